@@ -19,7 +19,7 @@ from pathlib import Path
 from whisfusion_asr.bin.arguments import boolean, command_parser
 from whisfusion_asr.data import imports, kaldi_dir
 from whisfusion_asr.data.fix import fix
-from whisfusion_asr.data.tables import format_table, read_table, write_table
+from whisfusion_asr.data.tables import counted, format_table, read_table, write_table
 from whisfusion_asr.data.validate import inspect, invert
 from whisfusion_asr.errors import UserError, exits_cleanly
 
@@ -99,8 +99,7 @@ def _validate(args: argparse.Namespace) -> None:
     for line in findings.warnings:
         print(f"warning: {line}", file=sys.stderr)
     if findings.problems:
-        count = len(findings.problems)
-        raise UserError("\n".join([f"{directory}: {count} problem{'s' * (count > 1)}", *findings.problems]))
+        raise UserError("\n".join([f"{directory}: {counted(len(findings.problems), 'problem')}", *findings.problems]))
     write_table(directory / "utt2num_samples", findings.num_samples)
     write_table(directory / "spk2utt", invert(read_table(directory / "utt2spk").items()))
     print(f"{directory}: valid, {len(findings.num_samples)} utterances, "

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from whisfusion_asr.data.kaldi_dir import DataTables, select, write_dir
-from whisfusion_asr.data.tables import Problems, Row, first_keys, format_table, parse_segment
+from whisfusion_asr.data.tables import Problems, Row, counted, first_keys, format_table, parse_segment
 from whisfusion_asr.data.validate import (
     MADE_HERE,
     REQUIRED,
@@ -94,10 +94,14 @@ def _common(directory: Path, tables: DataTables, everyone: set[str]) -> tuple[se
             missing |= {key for key, value in tables[name].items() if _recording(value) not in tables["wav.scp"]}
         kept -= missing
         if missing:
-            losses.append(f"{directory}/{name}: {len(missing)} utterances have no good entry: {first_keys(missing)}")
+            losses.append(
+                f"{directory}/{name}: no good entry for {counted(len(missing), 'utterance')}: {first_keys(missing)}"
+            )
     used = {_recording(tables["segments"][key]) for key in kept} if segmented else kept
     if unused := tables["wav.scp"].keys() - used if segmented else set():
-        losses.append(f"{directory}/wav.scp: {len(unused)} recordings without a segment: {first_keys(unused)}")
+        losses.append(
+            f"{directory}/wav.scp: {counted(len(unused), 'recording')} without a segment: {first_keys(unused)}"
+        )
     return kept, losses
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whisfusion_asr.data.kaldi_dir import DataTables, write_dir
-from whisfusion_asr.data.tables import first_keys, read_lines
+from whisfusion_asr.data.tables import counted, first_keys, read_lines
 from whisfusion_asr.errors import UserError
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".sph", ".w64")
@@ -70,7 +70,11 @@ def from_folder(
     _raise_all(faults)
     _write(out, utterances, channel)
     unused = set(files) - {utterance.path for utterance in utterances}
-    return [f"{wavs}: {len(unused)} audio files have no transcript: {first_keys(map(str, unused))}"] if unused else []
+    return (
+        [f"{wavs}: no transcript for {counted(len(unused), 'audio file')}: {first_keys(map(str, unused))}"]
+        if unused
+        else []
+    )
 
 
 def _names(wavs: Path, files: Iterable[Path]) -> Mapping[str, list[Path]]:

@@ -10,7 +10,15 @@ from itertools import chain
 from pathlib import Path
 
 from whisfusion_asr.data.audio import SAMPLE_RATE
-from whisfusion_asr.data.tables import first_keys, parse_segment, read_segments, read_table, settle, write_table
+from whisfusion_asr.data.tables import (
+    counted,
+    first_keys,
+    parse_segment,
+    read_segments,
+    read_table,
+    settle,
+    write_table,
+)
 from whisfusion_asr.data.validate import MADE_HERE, check_keys, check_recordings, invert, kind, scan, validate
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.files import atomic_write
@@ -136,7 +144,9 @@ def split_keys(keys: Sequence[str], parts: int) -> list[list[str]]:
     Raises UserError: more parts than keys, or none.
     """
     if not 1 <= parts <= len(keys):
-        raise UserError(f"{len(keys)} utterances cannot be split into {parts} parts; use 1 to {len(keys)} jobs")
+        raise UserError(
+            f"{counted(len(keys), 'utterance')} cannot be split into {counted(parts, 'part')}; use 1 to {len(keys)} jobs"
+        )
     size, larger = divmod(len(keys), parts)
     starts = [part * size + min(part, larger) for part in range(parts + 1)]
     return [list(keys[start:end]) for start, end in zip(starts, starts[1:], strict=False)]
@@ -157,7 +167,9 @@ def subset(directory: str | Path, out: str | Path, utterances: Iterable[str]) ->
     tables = read_dir(directory)
     wanted = set(utterances)
     if unknown := wanted - tables["utt2spk"].keys():
-        raise UserError(f"{directory}/utt2spk: {len(unknown)} asked utterances are not here: {first_keys(unknown)}")
+        raise UserError(
+            f"{directory}/utt2spk: {counted(len(unknown), 'asked utterance')} not here: {first_keys(unknown)}"
+        )
     if not wanted:
         raise UserError(f"{directory}: no utterance asked for")
     write_dir(out, select(tables, wanted))

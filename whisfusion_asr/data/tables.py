@@ -75,6 +75,11 @@ def first_keys(keys: Iterable[str]) -> str:
     return ", ".join(ordered[:SHOWN]) + (", ..." if len(ordered) > SHOWN else "")
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 key", "2 keys"."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def scan_table(path: str | Path) -> tuple[list[Row], Problems]:
     """Every row of a table that can be read, and every formal problem of the file.
 

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from whisfusion_asr.data.audio import Source, count_samples, is_pipe, load_unresampled, resampled_length, run_pipe
-from whisfusion_asr.data.tables import SEGMENT_RULE, Problems, Row, first_keys, parse_segment, scan_table, settle
+from whisfusion_asr.data.tables import (
+    SEGMENT_RULE,
+    Problems,
+    Row,
+    counted,
+    first_keys,
+    parse_segment,
+    scan_table,
+    settle,
+)
 from whisfusion_asr.errors import UserError
 
 REQUIRED = ("wav.scp", "text", "utt2spk")
@@ -172,7 +181,7 @@ def _compare(tables: Tables, name: str, wanted: set[str], source: str, may_lack:
         return
     missing = wanted - tables.keys(name)
     if missing and not may_lack:
-        problems.add(f"{len(missing)} keys of {source} are missing here: {first_keys(missing)}; add them, or {MEND}")
+        problems.add(f"without {counted(len(missing), 'key')} of {source}: {first_keys(missing)}; add them, or {MEND}")
     for row in tables.rows[name]:
         if row.key not in wanted:
             problems.add(f"key is not in {source}; add it there, or {MEND}", row.line, row.key)
@@ -194,7 +203,7 @@ def _check_inverse(tables: Tables) -> None:
         if " ".join(row.value.split()) != inverse.get(row.key):
             problems.add(rule, row.line, row.key)
     if missing := inverse.keys() - tables.keys("spk2utt"):
-        problems.add(f"{len(missing)} speakers of utt2spk are missing here: {first_keys(missing)}; {MEND}")
+        problems.add(f"without {counted(len(missing), 'speaker')} of utt2spk: {first_keys(missing)}; {MEND}")
 
 
 class Piece(NamedTuple):
@@ -285,5 +294,5 @@ def _warnings(tables: Tables, allow_empty_text: bool) -> list[str]:
         )
     empty = [row.key for row in tables.rows["text"] if not row.value]
     if empty and allow_empty_text:
-        warnings.append(f"{directory}/text: {len(empty)} utterances without words: {first_keys(empty)}")
+        warnings.append(f"{directory}/text: {counted(len(empty), 'utterance')} without words: {first_keys(empty)}")
     return warnings

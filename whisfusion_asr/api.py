@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
-from whisfusion_asr.data.tokenizer import load_tokenizer
+from whisfusion_asr.config import read_yaml
+from whisfusion_asr.data.tokenizer import make_tokenizer
 from whisfusion_asr.decoding.output import Transcript
 from whisfusion_asr.decoding.pdd import PddOptions, best_candidate, candidate_uniforms, pdd
 from whisfusion_asr.diffusion.canvas import CanvasRule, CanvasSpec
@@ -35,7 +35,7 @@ def read_config(exp_dir: str | Path) -> dict[str, Any]:
     path = Path(exp_dir) / "config.yaml"
     if not path.is_file():
         raise UserError(f"{path}: not found; an experiment directory has a config.yaml, written by its training stage")
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    return read_yaml(path)
 
 
 def load_network(exp_dir: str | Path, model_file: str, device: str = "cpu") -> tuple[Whisfusion, dict[str, Any]]:
@@ -71,7 +71,7 @@ class Speech2Text:
         model_conf = config.get("model_conf") or {}
         self.canvas_rule = CanvasRule(**(model_conf.get("canvas_conf") or {}))
         self.spec = CanvasSpec(len(config["token_list"]), bos_id=model_conf.get("bos_id"))
-        self.tokenizer = load_tokenizer(config["token_list"], config["token_type"], config.get("bpemodel"))
+        self.tokenizer = make_tokenizer(config["token_list"], config.get("bpemodel"), f"{exp_dir}/config.yaml")
         self.encoder = self.network if encoder_dir is None else load_encoder(encoder_dir, device)
         self.device = device
 

@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from whisfusion_asr import __version__
 from whisfusion_asr.api import Speech2Text
 from whisfusion_asr.bin.arguments import boolean, command_parser
+from whisfusion_asr.config import apply_overrides, read_yaml
 from whisfusion_asr.data.audio import AudioTable
 from whisfusion_asr.data.kaldi_dir import read_table
 from whisfusion_asr.data.states import StatesTable
 from whisfusion_asr.decoding.output import Transcript, merge_parts, write_part
 from whisfusion_asr.errors import UserError, exits_cleanly
-from whisfusion_asr.recipe.overrides import apply_overrides
 
 SAMPLE_RATE = 16000
 CONFIG_KEYS = ("sampler", "sampler_conf", "control")
@@ -29,7 +28,7 @@ CONFIG_KEYS = ("sampler", "sampler_conf", "control")
 
 def read_settings(path: str, overrides: list[str]) -> dict[str, Any]:
     """Decoding settings of a YAML with single keys overridden. Raises UserError for keys that nobody reads."""
-    settings = apply_overrides(yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}, overrides)
+    settings = apply_overrides(read_yaml(path), overrides)
     unknown = sorted(set(settings) - set(CONFIG_KEYS))
     if unknown:
         raise UserError(f"{path}: unknown key {', '.join(unknown)}; a decoding YAML knows {', '.join(CONFIG_KEYS)}")

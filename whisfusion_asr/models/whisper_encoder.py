@@ -207,7 +207,9 @@ def _load_encoder(model: str) -> nn.Module:
         from transformers import WhisperModel
         from transformers.utils import logging
     except ImportError as error:
-        raise UserError(f"encoder whisper needs the package transformers ({error}): pip install transformers") from error
+        raise UserError(
+            f"encoder whisper needs the package transformers ({error}): pip install transformers"
+        ) from error
     logging.disable_progress_bar()  # a bar for reading a local file is noise in a log
     try:
         whisper, info = WhisperModel.from_pretrained(model, output_loading_info=True)
@@ -230,7 +232,9 @@ def check_model_name(model: str) -> None:
     folder = Path(model)
     if not folder.is_dir():
         if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", model):
-            raise UserError(f"{model}: no such folder; expected a Whisper folder, or a hub name like openai/whisper-small")
+            raise UserError(
+                f"{model}: no such folder; expected a Whisper folder, or a hub name like openai/whisper-small"
+            )
         return
     config = folder / "config.json"
     if (folder / "model.bin").exists():

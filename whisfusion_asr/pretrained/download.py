@@ -75,8 +75,12 @@ class Patience:
     timeout: float = 60.0
 
 
+UNKNOWN = Expected()
+PATIENT = Patience()
+
+
 def download(
-    urls: str | Sequence[str], path: str | Path, expected: Expected = Expected(), patience: Patience = Patience()
+    urls: str | Sequence[str], path: str | Path, expected: Expected = UNKNOWN, patience: Patience = PATIENT
 ) -> Path:
     """Fetch a file from the first of several addresses that gives it whole.
 
@@ -92,7 +96,6 @@ def download(
     path.parent.mkdir(parents=True, exist_ok=True)
     with _part_file(path) as part:
         if path.exists():
-            os.unlink(part.name)
             if complaint := expected.complaint(path):
                 raise UserError(f"{path}: {complaint}: delete it or move it away and run the same command again")
             return path
@@ -193,7 +196,11 @@ def _part_file(path: Path) -> Iterator[IO[bytes]]:
             fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{part.name}: another process is downloading this file: wait until it is done") from None
-        yield part
+        try:
+            yield part
+        finally:
+            if _size(part) == 0 or path.exists():
+                Path(part.name).unlink(missing_ok=True)
 
 
 def _from_one_address(url: str, part: IO[bytes], expected: Expected, patience: Patience) -> str | None:
@@ -209,12 +216,12 @@ def _from_one_address(url: str, part: IO[bytes], expected: Expected, patience: P
         except _Refused as error:
             return str(error)
         except _Interrupted as error:
-            # A server that breaks every connection still gets us there if it resumes; one that starts anew each time does not.
+            # A server that breaks every connection gets us there if it resumes, but not if it starts anew each time.
             failures = 0 if _size(part) > farthest else failures + 1
             farthest = max(farthest, _size(part))
             if failures == patience.attempts:
                 return str(error)
-            time.sleep(min(patience.pause * 2**failures, 60.0))
+            time.sleep(min(patience.pause * 2 ** max(0, failures - 1), 60.0))
             continue
         complaint = expected.complaint(part.name)
         if complaint is None:
@@ -298,7 +305,9 @@ def _copy(response: http.client.HTTPResponse, part: IO[bytes], progress: Progres
     except OSError as error:
         if error.errno == errno.ENOSPC:
             folder = Path(part.name).parent
-            raise UserError(f"{folder}: the disk is full at byte {done}: make room and run the same command again") from None
+            raise UserError(
+                f"{folder}: the disk is full at byte {done}: make room and run the same command again"
+            ) from None
         raise
     finally:
         progress.close()

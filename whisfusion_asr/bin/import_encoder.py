@@ -1,7 +1,8 @@
 """Take a ready-made encoder into an experiment directory: check that its weights load, and write OUT/config.yaml.
 
-The configuration is a YAML file with `encoder: whisper` and `encoder_conf` (see models/whisper_encoder.py). The weights
-stay where they are; config.yaml holds their absolute path and checksum, so that states dumped with them can be told apart.
+The configuration is a YAML file with `encoder: whisper` and `encoder_conf` (see models/whisper_encoder.py). The
+weights stay where they are; config.yaml holds their absolute path and checksum, so that states dumped with them can be
+told apart.
 """
 
 import difflib

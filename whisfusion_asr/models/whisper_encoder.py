@@ -1,7 +1,7 @@
 """Whisper's encoder, frozen: 16 kHz speech in, states of its true length out.
 
-The weights come from a folder in Hugging Face's layout (`config.json`, `model.safetensors`) or from its hub. The log-mel
-front end is ours, because Whisper's own fills a 30 s window on the CPU, an utterance at a time. `transformers` is
+The weights come from a folder in Hugging Face's layout (`config.json`, `model.safetensors`) or from its hub. The
+log-mel front end is ours: it takes windows of any length, in batches, on the device of the speech. `transformers` is
 imported only when an encoder is built.
 """
 
@@ -92,8 +92,8 @@ class WhisperEncoder(nn.Module):
         longest = int(lengths.max())
         if longest > limit:
             raise UserError(
-                f"utterance {int(lengths.argmax())} of the batch lasts {longest / SAMPLE_RATE:.2f} s, Whisper's encoder "
-                f"takes at most {limit / SAMPLE_RATE:g} s: cut it into segments, or leave it out with "
+                f"utterance {int(lengths.argmax())} of the batch lasts {longest / SAMPLE_RATE:.2f} s, Whisper's "
+                f"encoder takes at most {limit / SAMPLE_RATE:g} s: cut it into segments, or leave it out with "
                 f"`whisfusion data filter DIR --max_seconds {limit / SAMPLE_RATE:g}`"
             )
 

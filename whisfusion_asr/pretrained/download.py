@@ -1,13 +1,14 @@
 """Downloads that resume, are checked, and appear under their name only when they are whole.
 
-The bytes go to `NAME.part`; a broken connection or a killed process leaves it there, and the next attempt asks the server
-for the rest. Only a file of the expected size and checksum is renamed to NAME.
+The bytes go to `NAME.part`; a broken connection or a killed process leaves it there, and the next attempt asks the
+server for the rest. Only a file of the expected size and checksum is renamed to NAME.
 """
 
 import errno
 import fcntl
 import hashlib
 import http.client
+import math
 import os
 import re
 import shutil
@@ -135,13 +136,10 @@ def require_space(folder: str | Path, needed: int, what: str) -> None:
 
 def readable_size(count: float) -> str:
     """A number of bytes for people: 337926286 -> '337.9 MB'."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            break
-        count /= 1000
-    else:
-        unit = "TB"
-    return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+    if count < 1000:
+        return f"{count:.0f} B"
+    power = min(int(math.log10(count) / 3), 4)
+    return f"{count / 1000**power:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
 
 
 class Progress:

@@ -15,8 +15,9 @@ WHISPER_FILES = (
 
 
 def fetch_model(name: str, files: Sequence[str], remedy: str) -> Path:
-    """Folder with the wanted files of a hub model; downloads what the cache lacks (resumed and checked by the hub's client).
+    """Folder with the wanted files of a hub model; what the cache lacks is downloaded.
 
+    The hub's own client resumes a download and checks it.
     name: `owner/model`; files: names or patterns, so that other frameworks' copies of the weights stay where they are
     remedy: what to do without a network, for the message
     raises UserError: no such model, no network, or no huggingface_hub

@@ -1,7 +1,7 @@
 """Whisper's encoder, frozen: 16 kHz speech in, states of its true length out.
 
-The weights come from a folder in Hugging Face's layout (`config.json`, `model.safetensors`) or from its hub. The log-mel
-front end is ours, because Whisper's own fills a 30 s window on the CPU, an utterance at a time. `transformers` is
+The weights come from a folder in Hugging Face's layout (`config.json`, `model.safetensors`) or from its hub. The
+log-mel front end is ours: it takes windows of any length, in batches, on the device of the speech. `transformers` is
 imported only when an encoder is built.
 """
 
@@ -92,8 +92,8 @@ class WhisperEncoder(nn.Module):
         longest = int(lengths.max())
         if longest > limit:
             raise UserError(
-                f"utterance {int(lengths.argmax())} of the batch lasts {longest / SAMPLE_RATE:.2f} s, Whisper's encoder "
-                f"takes at most {limit / SAMPLE_RATE:g} s: cut it into segments, or leave it out with "
+                f"utterance {int(lengths.argmax())} of the batch lasts {longest / SAMPLE_RATE:.2f} s, Whisper's "
+                f"encoder takes at most {limit / SAMPLE_RATE:g} s: cut it into segments, or leave it out with "
                 f"`whisfusion data filter DIR --max_seconds {limit / SAMPLE_RATE:g}`"
             )
 
@@ -207,7 +207,9 @@ def _load_encoder(model: str) -> nn.Module:
         from transformers import WhisperModel
         from transformers.utils import logging
     except ImportError as error:
-        raise UserError(f"encoder whisper needs the package transformers ({error}): pip install transformers") from error
+        raise UserError(
+            f"encoder whisper needs the package transformers ({error}): pip install transformers"
+        ) from error
     logging.disable_progress_bar()  # a bar for reading a local file is noise in a log
     try:
         whisper, info = WhisperModel.from_pretrained(model, output_loading_info=True)
@@ -230,7 +232,9 @@ def check_model_name(model: str) -> None:
     folder = Path(model)
     if not folder.is_dir():
         if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", model):
-            raise UserError(f"{model}: no such folder; expected a Whisper folder, or a hub name like openai/whisper-small")
+            raise UserError(
+                f"{model}: no such folder; expected a Whisper folder, or a hub name like openai/whisper-small"
+            )
         return
     config = folder / "config.json"
     if (folder / "model.bin").exists():

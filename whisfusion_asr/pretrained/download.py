@@ -1,13 +1,14 @@
 """Downloads that resume, are checked, and appear under their name only when they are whole.
 
-The bytes go to `NAME.part`; a broken connection or a killed process leaves it there, and the next attempt asks the server
-for the rest. Only a file of the expected size and checksum is renamed to NAME.
+The bytes go to `NAME.part`; a broken connection or a killed process leaves it there, and the next attempt asks the
+server for the rest. Only a file of the expected size and checksum is renamed to NAME.
 """
 
 import errno
 import fcntl
 import hashlib
 import http.client
+import math
 import os
 import re
 import shutil
@@ -75,8 +76,12 @@ class Patience:
     timeout: float = 60.0
 
 
+UNKNOWN = Expected()
+PATIENT = Patience()
+
+
 def download(
-    urls: str | Sequence[str], path: str | Path, expected: Expected = Expected(), patience: Patience = Patience()
+    urls: str | Sequence[str], path: str | Path, expected: Expected = UNKNOWN, patience: Patience = PATIENT
 ) -> Path:
     """Fetch a file from the first of several addresses that gives it whole.
 
@@ -92,7 +97,6 @@ def download(
     path.parent.mkdir(parents=True, exist_ok=True)
     with _part_file(path) as part:
         if path.exists():
-            os.unlink(part.name)
             if complaint := expected.complaint(path):
                 raise UserError(f"{path}: {complaint}: delete it or move it away and run the same command again")
             return path
@@ -132,13 +136,10 @@ def require_space(folder: str | Path, needed: int, what: str) -> None:
 
 def readable_size(count: float) -> str:
     """A number of bytes for people: 337926286 -> '337.9 MB'."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            break
-        count /= 1000
-    else:
-        unit = "TB"
-    return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+    if count < 1000:
+        return f"{count:.0f} B"
+    power = min(int(math.log10(count) / 3), 4)
+    return f"{count / 1000**power:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
 
 
 class Progress:
@@ -193,7 +194,11 @@ def _part_file(path: Path) -> Iterator[IO[bytes]]:
             fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{part.name}: another process is downloading this file: wait until it is done") from None
-        yield part
+        try:
+            yield part
+        finally:
+            if _size(part) == 0 or path.exists():
+                Path(part.name).unlink(missing_ok=True)
 
 
 def _from_one_address(url: str, part: IO[bytes], expected: Expected, patience: Patience) -> str | None:
@@ -209,12 +214,12 @@ def _from_one_address(url: str, part: IO[bytes], expected: Expected, patience: P
         except _Refused as error:
             return str(error)
         except _Interrupted as error:
-            # A server that breaks every connection still gets us there if it resumes; one that starts anew each time does not.
+            # A server that breaks every connection gets us there if it resumes, but not if it starts anew each time.
             failures = 0 if _size(part) > farthest else failures + 1
             farthest = max(farthest, _size(part))
             if failures == patience.attempts:
                 return str(error)
-            time.sleep(min(patience.pause * 2**failures, 60.0))
+            time.sleep(min(patience.pause * 2 ** max(0, failures - 1), 60.0))
             continue
         complaint = expected.complaint(part.name)
         if complaint is None:
@@ -298,7 +303,9 @@ def _copy(response: http.client.HTTPResponse, part: IO[bytes], progress: Progres
     except OSError as error:
         if error.errno == errno.ENOSPC:
             folder = Path(part.name).parent
-            raise UserError(f"{folder}: the disk is full at byte {done}: make room and run the same command again") from None
+            raise UserError(
+                f"{folder}: the disk is full at byte {done}: make room and run the same command again"
+            ) from None
         raise
     finally:
         progress.close()

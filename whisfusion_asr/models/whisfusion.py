@@ -46,8 +46,8 @@ class Whisfusion(nn.Module):
             raise UserError("this model has no encoder: set encoder: in its YAML")
         if self.frontend is not None:
             speech, lengths = self.frontend(speech, lengths)
-            if self.specaug is not None:
-                speech = self.specaug(speech, lengths)
+        if self.specaug is not None:  # on features, or on dumped states
+            speech = self.specaug(speech, lengths)
         return self.encoder(speech, lengths)
 
     def acoustics(self, states: Tensor, lengths: Tensor, ctc_logits: Tensor | None = None) -> Acoustics:

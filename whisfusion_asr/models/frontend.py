@@ -65,14 +65,17 @@ class SpecAugment(nn.Module):
         self.steps += 1
         if self.steps <= self.start_step:
             return features
-        bands = self._stripes(features.size(2), self.freq_masks, self.freq_width, features)
-        times = self._stripes(features.size(1), self.time_masks, self.time_width, features)
+        bands = self._stripes(torch.full_like(lengths, features.size(2)), features.size(2),
+                              self.freq_masks, self.freq_width)
+        times = self._stripes(lengths, features.size(1), self.time_masks, self.time_width)
         return features.masked_fill(bands[:, None, :] | times[:, :, None], 0.0)
 
     @staticmethod
-    def _stripes(size: int, count: int, width: int, like: Tensor) -> Tensor:
-        shape = (like.size(0), count, 1)
-        widths = torch.randint(0, width + 1, shape, device=like.device)
-        starts = (torch.rand(shape, device=like.device) * (size - widths).clamp(min=1)).long()
-        index = torch.arange(size, device=like.device)
+    def _stripes(lengths: Tensor, size: int, count: int, width: int) -> Tensor:
+        """`count` stretches of 0 to `width` places, each anywhere in the first `lengths` (B,). Returns (B, size) bool."""
+        shape = (lengths.size(0), count, 1)
+        widths = torch.randint(0, width + 1, shape, device=lengths.device)
+        places = (lengths[:, None, None] - widths).clamp(min=0) + 1
+        starts = (torch.rand(shape, device=lengths.device) * places).long()
+        index = torch.arange(size, device=lengths.device)
         return ((index >= starts) & (index < starts + widths)).any(1)  # (B, count, size) -> (B, size)

@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.attention import attend, split_heads
 from whisfusion_asr.models.frontend import frames_mask
 
@@ -42,10 +43,17 @@ class FrameAttention(nn.Module):
 
 
 class ConformerBlock(nn.Module):
-    """Convolution, attention and feed-forward branches, each with a norm before and halved output weights at start."""
+    """Convolution, attention and feed-forward branches, each with a norm before and halved output weights at start.
+
+    Raises UserError for an even kernel or a size that the heads do not divide.
+    """
 
     def __init__(self, size: int, heads: int, kernel: int, ffn_factor: int = 4) -> None:
         super().__init__()
+        if kernel % 2 == 0:
+            raise UserError(f"conformer kernel: {kernel} must be odd, to be centred on its frame")
+        if size % heads:
+            raise UserError(f"conformer size {size} must be a multiple of attention_heads ({heads})")
         self.conv = ConvolutionModule(size, kernel)
         self.attention = FrameAttention(size, heads)
         self.ffn = nn.Sequential(

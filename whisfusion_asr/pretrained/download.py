@@ -4,7 +4,6 @@ The bytes go to `NAME.part`; a broken connection or a killed process leaves it t
 server for the rest. Only a file of the expected size and checksum is renamed to NAME.
 """
 
-import errno
 import fcntl
 import hashlib
 import http.client
@@ -123,10 +122,11 @@ def checksum(path: str | Path, name: str) -> str:
 def require_space(folder: str | Path, needed: int, what: str) -> None:
     """Refuse to begin what would fill the disk.
 
-    needed: bytes; what: named in the message
+    folder: where it would be written, there already or not; needed: bytes; what: named in the message
     raises UserError: less is free in `folder`
     """
-    free = shutil.disk_usage(folder).free
+    place = Path(folder).absolute()
+    free = shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
     if needed > free:
         raise UserError(
             f"{folder}: {what} needs {readable_size(needed)}, {readable_size(free)} are free: make room or choose a "
@@ -164,7 +164,10 @@ class Progress:
     def show(self) -> None:
         """Write the line now."""
         self.shown = time.monotonic()
-        print(self.line(), file=self.stream, end="\r" if self.terminal else "\n", flush=True)
+        line = self.line()
+        print(
+            f"\r{line:<79}" if self.terminal else line, file=self.stream, end="" if self.terminal else "\n", flush=True
+        )
 
     def line(self) -> str:
         """For example `x.tar.gz: 1.2 GB of 6.4 GB (19 %), 12.3 MB/s, 7:04 left`."""
@@ -189,7 +192,8 @@ class Progress:
 @contextmanager
 def _part_file(path: Path) -> Iterator[IO[bytes]]:
     """The open `.part` file of a download, locked against a second process (the lock dies with its holder)."""
-    with open(path.with_name(path.name + ".part"), "ab") as part:
+    # Unbuffered: what has arrived is in the file if the process is killed, and nothing is left to write on closing.
+    with open(path.with_name(path.name + ".part"), "ab", buffering=0) as part:
         try:
             fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -243,14 +247,16 @@ def _fetch_rest(url: str, part: IO[bytes], expected: Expected, timeout: float) -
     request = urllib.request.Request(url, headers={"User-Agent": "whisfusion-asr"})
     if start:
         request.add_header("Range", f"bytes={start}-")
-    with _open(request, part, timeout) as response:
-        if start and not _goes_on_at(response, start):
-            part.truncate(0)
-            start = 0
+    response = _open(request, start, timeout)
+    if response is None:
+        return
+    with response:
+        start = _first_byte(response, start)
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
         if total is not None and expected.size is not None and total != expected.size:
             raise _Refused(f"serves {total} bytes, expected {expected.size}")
+        part.truncate(start)
         if total is not None:
             require_space(Path(part.name).parent, total - start, Path(part.name).stem)
         _copy(response, part, Progress(Path(part.name).stem, total, start))
@@ -258,57 +264,57 @@ def _fetch_rest(url: str, part: IO[bytes], expected: Expected, timeout: float) -
         raise _Interrupted(f"the connection broke at byte {_size(part)} of {total}")
 
 
-def _open(request: urllib.request.Request, part: IO[bytes], timeout: float) -> http.client.HTTPResponse:
-    """Send the request and sort its failures into passing ones and final ones."""
+def _open(request: urllib.request.Request, start: int, timeout: float) -> http.client.HTTPResponse | None:
+    """Send the request and sort its failures into passing ones and final ones.
+
+    returns: None where the server has nothing from byte `start` on: the file is there, whole or wrong
+    """
     try:
         return urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         reason = f"HTTP {error.code} {error.reason}"
         error.close()
-        if error.code == 416:  # what we have reaches beyond the server's file
-            part.truncate(0)
-            raise _Interrupted(reason) from None
+        if error.code == 416 and start:
+            return None
         raise (_Interrupted if error.code in PASSING else _Refused)(reason) from None
     except (OSError, http.client.HTTPException) as error:
         raise _Interrupted(str(getattr(error, "reason", error)) or type(error).__name__) from None
 
 
-def _goes_on_at(response: http.client.HTTPResponse, start: int) -> bool:
-    """Whether the answer holds the file from byte `start` (a server may ignore the wish and send all of it).
+def _first_byte(response: http.client.HTTPResponse, start: int) -> int:
+    """Where the answer begins: at `start`, as asked, or at 0 where the server ignores the wish and sends all of it.
 
     raises _Refused: it holds yet another piece
     """
     if response.status == 200:
-        return False
+        return 0
     found = response.headers.get("Content-Range", "")
     if not found.startswith(f"bytes {start}-"):
         raise _Refused(f"asked for bytes from {start}, the server answered '{found}'")
-    return True
+    return start
 
 
 def _copy(response: http.client.HTTPResponse, part: IO[bytes], progress: Progress) -> None:
-    done = progress.done
+    """Append what the server sends, as it comes; an end that is too early is the caller's to see."""
     try:
-        while True:
+        while block := _receive(response, progress.done):
+            rest = memoryview(block)
             try:
-                block = response.read1(BLOCK)
-            except (OSError, http.client.HTTPException) as error:
-                raise _Interrupted(f"the connection broke at byte {done} ({error})") from None
-            if not block:
-                return
-            part.write(block)
-            part.flush()
-            done += len(block)
-            progress.update(done)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            folder = Path(part.name).parent
-            raise UserError(
-                f"{folder}: the disk is full at byte {done}: make room and run the same command again"
-            ) from None
-        raise
+                while rest:
+                    rest = rest[part.write(rest) :]
+            except OSError as error:  # full disk, quota, limit
+                where = f"{part.name}: cannot be written at byte {progress.done} ({error.strerror})"
+                raise UserError(f"{where}: make room and run the same command again") from None
+            progress.update(progress.done + len(block))
     finally:
         progress.close()
+
+
+def _receive(response: http.client.HTTPResponse, done: int) -> bytes:
+    try:
+        return response.read1(BLOCK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _Interrupted(f"the connection broke at byte {done} ({error})") from None
 
 
 def _size(part: IO[bytes]) -> int:

@@ -91,6 +91,9 @@ class Options:
         for name in ("nj", "inference_nj", "num_nodes", "nbpe"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("datadir", "dumpdir", "expdir", "asr_tag", "encoder_tag", "inference_tag"):
+            if "JOB" in getattr(self, name):
+                raise UserError(f"--{name} {getattr(self, name)}: JOB stands for a job's number; choose another name")
         if self.ngpu < 0:
             raise UserError(f"--ngpu must be 0 (CPU) or more, got {self.ngpu}")
         if self.ctc_config and self.feats_type == "raw":

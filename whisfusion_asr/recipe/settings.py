@@ -81,7 +81,8 @@ def _argument_settings(arguments: str) -> dict[str, Any]:
     key = ""
     for word in split_arguments(arguments):
         if word.startswith("--"):
-            key, equals, value = word[2:].replace("-", "_", word.partition("=")[0].count("-") - 2).partition("=")
+            name, equals, value = word[2:].partition("=")
+            key = name.replace("-", "_")
             settings[key] = yaml.safe_load(value) if equals else None
         elif "=" in word and key:
             settings.pop(key, None)

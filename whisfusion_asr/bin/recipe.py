@@ -2,8 +2,8 @@
 
 A recipe calls it through `run.sh` (values) and `asr.sh` (environment); paths are relative to the recipe directory:
 
-    egs/mini_synth/asr1/run.sh --stage list
-    egs/mini_synth/asr1/run.sh --stage 3 --stop_stage train_decoder
+    egs/<corpus>/asr1/run.sh --stage list
+    egs/<corpus>/asr1/run.sh --stage 3 --stop_stage train_decoder
 """
 
 import argparse

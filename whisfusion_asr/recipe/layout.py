@@ -46,7 +46,7 @@ class Layout:
     def encoder(self) -> Path:
         """Directory of the encoder; raises UserError when the options name none."""
         if not (self.options.encoder_tag or self.options.encoder_config):
-            raise UserError("no encoder: set --encoder_config or --encoder_tag, or train on audio with --feats_type raw")
+            raise UserError("no encoder: set --encoder_config or --encoder_tag, or --feats_type raw")
         tokens = () if self.encoder_is_imported else (self.token_name,)
         return self._experiment(self.options.encoder_tag, self.options.encoder_config, *tokens)
 

@@ -19,7 +19,7 @@ from whisfusion_asr.recipe.records import write_records
 from whisfusion_asr.recipe.stages import Stage, chosen_stages, find_stage
 from whisfusion_asr.recipe.steps import WEIGHTS, Step, Steps
 
-# Settings that may change while a training goes on: the directory still holds one model, trained longer or watched closer.
+# Settings that may change while a training goes on: the directory still holds one model.
 _CONTINUABLE = {"max_epoch", "patience", "num_workers", "log_interval"}
 
 
@@ -113,7 +113,7 @@ def why_run(step: Step, old: stamps.Stamp | None, new: stamps.Stamp, force: bool
     if changes:
         return "runs again, " + "; ".join(changes)
     if old.state != "done":
-        return "goes on, it was interrupted"
+        return "goes on where it was interrupted"
     missing = [str(path) for path in step.writes if not path.exists()]
     return f"runs again, {missing[0]} is gone" if missing else ""
 
@@ -167,7 +167,8 @@ def _check_keys(reference: Path, output: Path) -> None:
 def _keys(path: Path) -> Iterator[str]:
     with open(path, encoding="utf-8") as file:
         for line in file:
-            yield line.split(maxsplit=1)[0]
+            if words := line.split(maxsplit=1):
+                yield words[0]
 
 
 def _move_aside(directory: Path) -> None:

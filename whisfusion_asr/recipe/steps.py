@@ -189,7 +189,7 @@ class Steps:
             out=out,
             jobs=(Job(tuple(self.commands.import_encoder())),),
             settings=read_settings(config, self.options.encoder_args),
-            reads={config: ""},
+            reads={},
             writes=(out / "config.yaml",),
             work=("*.pth", "*.safetensors"),
             tag="encoder_tag",

@@ -153,6 +153,7 @@ def write_all(utterances: list[Utterance], nj: int, label: str) -> None:
     for _ in range(ATTEMPTS):
         missing = [utterance for utterance in utterances if not utterance.path.exists()]
         if not missing:
+            print(f"{label}: all {len(utterances)} utterances are there already", flush=True)
             return
         chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
         progress = Progress(label, len(utterances), len(utterances) - len(missing))

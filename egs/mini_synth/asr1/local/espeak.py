@@ -23,6 +23,7 @@ SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS
 DO_NOT_EXIT = 0x8000  # espeakINITIALIZE_DONT_EXIT: return an error instead of ending the process
 POSITION_IN_CHARACTERS = 1
 UTF8 = 1
+IPA = 2  # phoneme mode of espeak_TextToPhonemes
 RATE, PITCH, RANGE = 1, 3, 4  # espeak_PARAMETER
 
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
@@ -50,16 +51,17 @@ class Speaker:
         import espeakng_loader
 
         self.library = ctypes.CDLL(espeakng_loader.get_library_path())
-        self.library.espeak_Synth.argtypes = [
-            ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int, ctypes.c_uint, ctypes.c_uint,
-            ctypes.c_void_p, ctypes.c_void_p,
-        ]  # fmt: skip
+        # text, size with the final zero, position, its kind, end position, flags; identifier and user data: unused
+        numbers = [ctypes.c_size_t, ctypes.c_uint, ctypes.c_int, ctypes.c_uint, ctypes.c_uint]
+        self.library.espeak_Synth.argtypes = [ctypes.c_char_p, *numbers, ctypes.c_void_p, ctypes.c_void_p]
         self.library.espeak_TextToPhonemes.argtypes = [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int]
         self.library.espeak_TextToPhonemes.restype = ctypes.c_char_p
         rate = self.library.espeak_Initialize(SYNCHRONOUS, 0, str(path).encode(), DO_NOT_EXIT)
         if rate != SAMPLE_RATE:
-            raise UserError(f"{path}: eSpeak NG did not start (answer {rate}, expected {SAMPLE_RATE}): "
-                            "pip install --force-reinstall espeakng-loader")  # fmt: skip
+            raise UserError(
+                f"{path}: eSpeak NG did not start (answer {rate}, expected {SAMPLE_RATE}): "
+                "pip install --force-reinstall espeakng-loader"
+            )
         self.pieces: list[np.ndarray] = []
         self.variants = variant_files()
         self.callback = CALLBACK(self._keep)  # the library stores the pointer only: the object must live on
@@ -94,12 +96,12 @@ class Speaker:
         return np.concatenate(self.pieces) if self.pieces else np.zeros(0, np.int16)
 
     def transcribe(self, text: str, accent: str) -> str:
-        """The phonemes of a text in eSpeak's own notation, stress marks included."""
+        """The sounds of a text in the International Phonetic Alphabet, with marks for stress and length."""
         self.choose(accent)
         pointer = ctypes.c_char_p(text.encode())
         clauses = []
         while pointer.value is not None:  # the library moves the pointer clause by clause, to NULL at the end
-            clauses.append(self.library.espeak_TextToPhonemes(ctypes.byref(pointer), UTF8, 0).decode())
+            clauses.append(self.library.espeak_TextToPhonemes(ctypes.byref(pointer), UTF8, IPA).decode())
         return " ".join(clauses)
 
 

@@ -29,8 +29,8 @@ PERSONS = (
 ).split()
 THINGS = (
     "lamp table window bottle basket letter picture hammer blanket candle ladder mirror pencil camera guitar helmet "
-    "jacket umbrella violin carpet ticket telephone banana mushroom elephant rabbit dragon chicken monkey spider penguin "
-    "newspaper"
+    "jacket umbrella violin carpet ticket telephone banana mushroom elephant rabbit dragon chicken monkey spider "
+    "penguin newspaper"
 ).split()
 TRANSITIVES = (
     "carried found painted dropped noticed borrowed repaired described followed collected washed stole ordered "
@@ -87,13 +87,11 @@ def plural(noun: str) -> str:
 
 def vocabulary() -> list[str]:
     """All words that a sentence can hold, sorted."""
-    lists: tuple[Sequence[str], ...] = (
-        DETERMINERS, NUMBERS, ADJECTIVES, PERSONS, THINGS, TRANSITIVES, MODALS, INFINITIVES, INTRANSITIVES, ADVERBS,
-        PREPOSITIONS, PLACES, CONJUNCTIONS,
-    )  # fmt: skip
-    words = {word for words in lists for word in words}
-    words |= {plural(noun) for noun in (*PERSONS, *THINGS)}
-    words |= {word for time in TIMES for word in time.split()}
+    verbs = TRANSITIVES + MODALS + INFINITIVES + INTRANSITIVES
+    words = set(DETERMINERS + NUMBERS + ADJECTIVES + PERSONS + THINGS + verbs + ADVERBS + PREPOSITIONS + PLACES)
+    words.update(CONJUNCTIONS)
+    words.update(word for time in TIMES for word in time.split())
+    words.update(plural(noun) for noun in PERSONS + THINGS)
     return sorted(words)
 
 

@@ -6,6 +6,7 @@ Finished files are never touched again: an interrupted run goes on where it stop
 Other options than those the folder was made with start the corpus anew.
 """
 
+import argparse
 import io
 import json
 import multiprocessing
@@ -17,12 +18,11 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import espeak
 import grammar
 import numpy as np
-import scipy.fft
 import soundfile
 import soxr
 import voices
@@ -34,9 +34,11 @@ from whisfusion_asr.files import atomic_write
 CORPUS_VERSION = 1  # raise it when the same options give another corpus
 SAMPLE_RATE = 16000
 ACCENTS = ("en-us", "en", "en-gb-x-rp")
-CHUNK = 25  # utterances per piece of work, about half a second
+CHUNK = 25  # utterances per piece of work, 0.1 to 0.5 s
 PATIENCE = 120  # seconds without any finished piece until the processes count as hung
 ATTEMPTS = 3
+SPOKEN = ("test", "dev", "train")
+WRITTEN = ("text_train", "text_valid")
 TABLES = ("text", "utt2spk", "spk2utt", "wav.scp")  # wav.scp last: a directory that has it is complete
 
 
@@ -88,11 +90,11 @@ def noise(samples: int, pink: bool, seed: int) -> np.ndarray:
     generator = np.random.default_rng(seed)
     if not pink:
         return generator.standard_normal(samples, dtype=np.float32)
-    length = scipy.fft.next_fast_len(samples, real=True)  # an FFT of an awkward length would cost most of the time
-    spectrum = scipy.fft.rfft(generator.standard_normal(length, dtype=np.float32))
-    spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum), dtype=np.float32))
+    length = 1 << (samples - 1).bit_length()  # an FFT of an awkward length would cost most of the time
+    spectrum = np.fft.rfft(generator.standard_normal(length, dtype=np.float32))
+    spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))
     spectrum[0] = 0
-    wave = scipy.fft.irfft(spectrum, length)[:samples]
+    wave = np.fft.irfft(spectrum, length)[:samples].astype(np.float32)
     return wave / np.sqrt(np.mean(wave**2))
 
 
@@ -112,9 +114,7 @@ def record(speech: np.ndarray, conditions: Conditions) -> np.ndarray:
 def speak(utterance: Utterance) -> np.ndarray:
     """The recording (S,) float32 of an utterance."""
     how = draw_conditions(utterance.name, utterance.seed)
-    speech = espeak.speaker().speak(
-        utterance.text, how.accent, utterance.speaker, how.rate, how.pitch, how.pitch_range
-    )
+    speech = espeak.speaker().speak(utterance.text, how.accent, utterance.speaker, how.rate, how.pitch, how.pitch_range)
     if not speech.any():
         raise UserError(f"eSpeak NG was silent for {utterance.name}, '{utterance.text}': reinstall espeakng-loader")
     return record(speech, how)
@@ -123,8 +123,8 @@ def speak(utterance: Utterance) -> np.ndarray:
 def write_audio(utterance: Utterance) -> None:
     """Speak an utterance into its file, which appears only when it is whole.
 
-    16-bit WAV rather than FLAC: training reads each file several times, and decoding FLAC costs ten times as much.
-    Renamed without a flush to the disk, which for thousands of small files would cost more than the synthesis.
+    16-bit WAV, not FLAC: a file is read several times, which takes a third of the time for 1.4 times the disk.
+    Not flushed to the disk before it is renamed: for thousands of small files that would cost more than the synthesis.
     """
     data = io.BytesIO()
     soundfile.write(data, speak(utterance), SAMPLE_RATE, subtype="PCM_16", format="WAV")
@@ -153,6 +153,7 @@ def write_all(utterances: list[Utterance], nj: int, label: str) -> None:
     for _ in range(ATTEMPTS):
         missing = [utterance for utterance in utterances if not utterance.path.exists()]
         if not missing:
+            print(f"{label}: all {len(utterances)} utterances are there already", flush=True)
             return
         chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
         progress = Progress(label, len(utterances), len(utterances) - len(missing))
@@ -184,8 +185,11 @@ class Progress:
         if now - self.last >= 10:
             self.last = now
             left = (now - self.start) * (self.total - self.done) / (self.done - self.kept)
-            print(f"{self.label}: {self.done} of {self.total} utterances, {now - self.start:.0f} s, "
-                  f"about {left:.0f} s left", flush=True)  # fmt: skip
+            print(
+                f"{self.label}: {self.done} of {self.total} utterances, {now - self.start:.0f} s, "
+                f"about {left:.0f} s left",
+                flush=True,
+            )
 
     def finish(self) -> None:
         """Say what was made."""
@@ -226,24 +230,59 @@ def write_tables(folder: Path, utterances: list[Utterance]) -> None:
         write_lines(folder / table, content[table])
 
 
-def start_or_continue(out: Path, options: dict[str, int]) -> None:
-    """Empty the folder of a corpus that was made with other options; leave one with the same options as it is."""
-    record_path = out / "local" / "corpus.json"
-    if record_path.exists():
-        before = json.loads(record_path.read_text())
-        if before == options:
+def start_or_continue(out: Path, recipe: dict[str, Any]) -> None:
+    """Leave a corpus made after the same recipe as it is; empty the folder of one made after another."""
+    kept_recipe = out / "local" / "corpus.json"
+    if kept_recipe.exists():
+        before = json.loads(kept_recipe.read_text(encoding="utf-8"))
+        if before == recipe:
             for leftover in (out / "local" / "audio").glob("*/.*.tmp"):  # of a killed run
                 leftover.unlink(missing_ok=True)
             return
-        changed = [f"{key} {before.get(key)} -> {value}" for key, value in options.items() if before.get(key) != value]
-        print(f"{out}: options changed ({', '.join(changed)}), making the corpus anew", flush=True)
-        for name in ("train", "dev", "test", "local"):
-            # the record goes last: killed in the middle, the next run empties the rest
-            shutil.rmtree(out / name / "audio" if name == "local" else out / name, ignore_errors=True)
-        for name in ("text_train", "text_valid"):
+        changed = ", ".join(key for key in recipe if before.get(key) != recipe[key])
+        print(f"{out}: made with other options ({changed}), making the corpus anew", flush=True)
+        for folder in (*(out / name for name in SPOKEN), out / "local" / "audio"):
+            if folder.exists():
+                shutil.rmtree(folder)
+        for name in WRITTEN:
             (out / "local" / f"{name}.txt").unlink(missing_ok=True)
-    with atomic_write(record_path) as file:
-        json.dump(options, file, indent=1)
+    elif taken := [name for name in SPOKEN if (out / name).exists()]:
+        raise UserError(f"{out / taken[0]}: not made by this recipe; remove it or set DATADIR to another folder")
+    # written after the emptying: killed in the middle of it, the next run empties the rest
+    with atomic_write(kept_recipe) as file:
+        json.dump(recipe, file, indent=1)
+
+
+def make_corpus(out: Path, sizes: dict[str, int], seed: int, nj: int) -> None:
+    """Write the whole corpus into `out`; what is there already is kept.
+
+    sizes: number of utterances or sentences of each set of SPOKEN and WRITTEN
+    """
+    shares = voices.share_out([voices.read_variant(path) for path in espeak.variant_files().values()])
+    # the voices too: another release of eSpeak NG may bring others
+    start_or_continue(out, {"version": CORPUS_VERSION, "seed": seed, **sizes, "voices": shares})
+    sets = grammar.draw_sets(sizes, seed)
+    for name in WRITTEN:
+        if not (out / "local" / f"{name}.txt").exists():
+            write_lines(out / "local" / f"{name}.txt", sets[name])
+    for name in SPOKEN:
+        utterances = plan(name, sets[name], shares[name], out / "local" / "audio", seed)
+        utterances[0].path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_all(utterances, nj, name)
+        except OSError as error:
+            raise UserError(
+                f"{utterances[0].path.parent}: {error.strerror or error}. 8,600 utterances take 0.9 GB; "
+                "make room and run the same command again, finished files are kept"
+            ) from error
+        write_tables(out / name, utterances)
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for options that count something."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
 
 
 @exits_cleanly
@@ -251,39 +290,22 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the options and make the corpus."""
     parser = command_parser(__doc__)
     parser.add_argument("--out", type=Path, default=Path("data"), help="folder for train, dev, test and local")
-    parser.add_argument("--train_utts", type=int, default=8000, help="training utterances (8,000 are 6.5 hours)")
-    parser.add_argument("--dev_utts", type=int, default=200)
-    parser.add_argument("--test_utts", type=int, default=400)
-    parser.add_argument("--text_sentences", type=int, default=40000, help="sentences for the text-only model")
-    parser.add_argument("--text_valid_sentences", type=int, default=500, help="the same, held out")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--nj", type=int, default=2, help="processes")
+    parser.add_argument("--train_utts", type=positive, default=8000, help="training utterances (8,000 are 7.4 hours)")
+    parser.add_argument("--dev_utts", type=positive, default=200, help="utterances of the dev voices")
+    parser.add_argument("--test_utts", type=positive, default=400, help="utterances of the test voices")
+    parser.add_argument("--text_sentences", type=positive, default=40000, help="sentences for the text-only model")
+    parser.add_argument("--text_valid_sentences", type=positive, default=500, help="the same, held out")
+    parser.add_argument("--seed", type=int, default=0, help="of texts, voices, rates and noise")
+    parser.add_argument("--nj", type=positive, default=2, help="processes")
     args = parser.parse_args(argv)
-    sizes = {"train": args.train_utts, "dev": args.dev_utts, "test": args.test_utts,
-             "text_train": args.text_sentences, "text_valid": args.text_valid_sentences}  # fmt: skip
-    for name, value in (*sizes.items(), ("nj", args.nj)):
-        if value < 1:
-            raise UserError(f"{name}: expected at least 1, got {value}")
+    sizes = {
+        "train": args.train_utts,
+        "dev": args.dev_utts,
+        "test": args.test_utts,
+        "text_train": args.text_sentences,
+        "text_valid": args.text_valid_sentences,
+    }
     make_corpus(args.out, sizes, args.seed, args.nj)
-
-
-def make_corpus(out: Path, sizes: dict[str, int], seed: int, nj: int) -> None:
-    """Write the whole corpus into `out`; what is there already is kept."""
-    shares = voices.share_out([voices.read_variant(path) for path in espeak.variant_files().values()])
-    start_or_continue(out, {"version": CORPUS_VERSION, "seed": seed, **sizes})
-    sets = grammar.draw_sets(sizes, seed)
-    for name in ("text_train", "text_valid"):
-        if not (out / "local" / f"{name}.txt").exists():
-            write_lines(out / "local" / f"{name}.txt", sets[name])
-    for name in ("test", "dev", "train"):
-        utterances = plan(name, sets[name], shares[name], out / "local" / "audio", seed)
-        utterances[0].path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write_all(utterances, nj, name)
-        except OSError as error:
-            raise UserError(f"{utterances[0].path.parent}: {error.strerror or error}; mend that (8,600 utterances take "
-                            "0.9 GB) and run the same command again, finished files are kept") from error  # fmt: skip
-        write_tables(out / name, utterances)
 
 
 if __name__ == "__main__":

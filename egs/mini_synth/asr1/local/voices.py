@@ -65,7 +65,7 @@ class Variant:
 
 
 def read_variant(path: Path) -> Variant:
-    """Read a variant file: a setting a line, `//` and `#` start comments; a setting given twice counts as last given."""
+    """Read a variant file: a setting a line, comments after `//` or `#`; of a setting given twice the last counts."""
     variant = Variant(path.name)
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         key, *values = re.split(r"//|#", line)[0].split() or [""]

@@ -12,4 +12,4 @@ exec "$(dirname "$0")/asr.sh" \
     --asr_config conf/train_decoder.yaml --asr_tag mini_synth \
     --inference_config "../../../conf/decode_pdd.yaml ../../../conf/decode_ctc.yaml ../../../conf/decode_shuffled.yaml" \
     --nj 2 --inference_nj 2 \
-    "$@"
+    -- "$@"

@@ -101,11 +101,21 @@ def load_tokenizer(
     if token_type not in (None, *TOKEN_TYPES):
         raise UserError(f"token_type: '{token_type}' is not known; expected one of {', '.join(TOKEN_TYPES)}")
     if token_type == "char" or (token_type is None and not model.exists()):
-        return CharTokenizer(pieces)
+        return make_tokenizer(pieces, None, str(tokens))
     if not model.exists():
         raise UserError(f"{model}: no such file; token type {token_type} needs its sentencepiece model beside {tokens}")
+    return make_tokenizer(pieces, model, str(tokens))
+
+
+def make_tokenizer(pieces: Sequence[str], model: str | Path | None, source: str) -> Tokenizer:
+    """The tokenizer of a list of pieces: characters without a sentencepiece model, else the model's.
+
+    source: where the list comes from, for the message. Raises UserError when list and model differ.
+    """
+    if model is None:
+        return CharTokenizer(pieces)
     tokenizer = SentencePieceTokenizer(model)
-    _check_match(tokens, pieces, model, tokenizer.pieces)
+    _check_match(source, list(pieces), model, tokenizer.pieces)
     return tokenizer
 
 
@@ -126,7 +136,7 @@ def _read_pieces(tokens: Path) -> list[str]:
     return pieces
 
 
-def _check_match(tokens: Path, listed: list[str], model: Path, known: list[str]) -> None:
+def _check_match(tokens: str, listed: list[str], model: str | Path, known: list[str]) -> None:
     if listed == known:
         return
     again = f"take the list and the model of one training ({model})"

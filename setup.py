@@ -25,7 +25,7 @@ def version() -> str:
 CORE = [
     "torch>=2.6",
     "numpy>=2.0",
-    "scipy>=1.11",
+    "soxr>=0.5",
     "pyyaml>=6.0",
     "soundfile>=0.12",
     "sentencepiece>=0.2.0",

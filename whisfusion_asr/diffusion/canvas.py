@@ -25,6 +25,7 @@ class CanvasSpec:
 
     @property
     def mask_id(self) -> int:
+        """Id of a hidden slot: one beyond the last that can be predicted."""
         return self.vocab_size
 
     @property

@@ -53,8 +53,8 @@ def test_sets_by_python_version(installer):
 
 def test_pins_are_read_by_their_headings(installer, tmp_path):
     path = tmp_path / "pins.txt"
-    parts = ("# why\n# [torch] first\ntorch==2\n", "# [with dependencies]\n# a\nA_b==1.0", "# [without dependencies] x\nc==3")
-    path.write_text("\n".join(parts))
+    text = "# why\n# [torch] x\ntorch==2\n\n# [with dependencies]\n# a\nA_b==1.0\n# [without dependencies]\nc==3\n"
+    path.write_text(text)
     assert installer.read_pins(path) == installer.Pins({"torch": "2"}, {"a-b": "1.0"}, {"c": "3"})
 
 

@@ -1,0 +1,1 @@
+"""The ESPnet plug: the only room that imports espnet2 (late, it costs seconds)."""

@@ -1,0 +1,241 @@
+"""DiffusionASRTask: training of encoders, text models, adapters and whole Whisfusion models with ESPnet's trainer."""
+
+import argparse
+import difflib
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+
+from whisfusion_asr.tasks import espnet_compat  # noqa: F401  (first: makes espnet2 importable)
+
+# isort: split
+from espnet2.tasks.abs_task import AbsTask, optim_classes, scheduler_classes
+from espnet2.train.abs_espnet_model import AbsESPnetModel
+from espnet2.train.class_choices import ClassChoices
+from espnet2.train.collate_fn import CommonCollateFn
+from espnet2.utils.types import str_or_none
+
+from whisfusion_asr.config import read_yaml
+from whisfusion_asr.data.tokenizer import load_tokenizer
+from whisfusion_asr.errors import UserError
+from whisfusion_asr.models.build import build_network
+from whisfusion_asr.tasks.choices import (
+    ctc_choices,
+    decoder_choices,
+    encoder_choices,
+    frontend_choices,
+    specaug_choices,
+)
+from whisfusion_asr.tasks.espnet_model import DiffusionASRModel
+from whisfusion_asr.tasks.experiment import (
+    begin_experiment,
+    check_numbers,
+    check_tokens,
+    is_first_process,
+    read_tokens,
+)
+from whisfusion_asr.tasks.trainer import DiffusionTrainer
+from whisfusion_asr.training.checkpoint import load_network_weights
+from whisfusion_asr.training.ema import attach_shadow
+from whisfusion_asr.training.freeze import check_patterns, hold_frozen
+from whisfusion_asr.training.groups import build_optimizer, inventory
+
+model_choices = ClassChoices("model", {"diffusion_asr": DiffusionASRModel}, AbsESPnetModel, "diffusion_asr")
+
+
+class TextToIds:
+    """Preprocessor: the transcript becomes token ids, everything else passes."""
+
+    def __init__(self, encode: Callable[[str], Sequence[int]]) -> None:
+        self.encode = encode
+
+    def __call__(self, utt_id: str, data: dict[str, Any]) -> dict[str, np.ndarray]:
+        """data: name -> array, and `text` -> str. Returns the arrays, text as (N,) int64."""
+        return {
+            name: np.array(self.encode(value), dtype=np.int64) if name == "text" and isinstance(value, str) else value
+            for name, value in data.items()
+        }
+
+
+class DiffusionASRTask(AbsTask):
+    """Task of ESPnet with our choices; `main(cmd=[...])` or `python -m whisfusion_asr.bin.train`."""
+
+    num_optimizers: int = 1
+    class_choices_list = [
+        frontend_choices, specaug_choices, encoder_choices, ctc_choices, decoder_choices, model_choices
+    ]
+    trainer = DiffusionTrainer
+
+    @classmethod
+    def get_parser(cls) -> Any:
+        """ESPnet's parser; a mistake raises UserError instead of printing 150 options."""
+        parser = super().get_parser()
+
+        def refuse(message: str) -> None:
+            raise UserError(suggest(message, {action.dest for action in parser._actions}))
+
+        parser.error = refuse
+        return parser
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Our options, and defaults that fit this model where ESPnet's do not."""
+        group = parser.add_argument_group("Task related")
+        parser.get_default("required").append("token_list")
+        group.add_argument("--token_list", type=str_or_none, default=None, help="tokens.txt: a piece a line, id = line")
+        group.add_argument("--token_type", default="bpe", choices=["bpe", "unigram", "char"], help="unit of the text")
+        group.add_argument("--bpemodel", type=str_or_none, default=None, help="sentencepiece model of the token list")
+        group.add_argument("--token_list_file", type=str_or_none, default=None, help="set by the task: its token_list")
+        group.add_argument("--ema_decay", type=float, default=0.0, help="average of the weights over steps; 0 is off")
+        for choices in cls.class_choices_list:
+            choices.add_arguments(group)
+        parser.set_defaults(
+            optim="adamw",
+            batch_type="numel",
+            num_att_plot=0,
+            best_model_criterion=[("valid", "loss", "min")],
+            keep_nbest_models=[5],
+        )
+
+    @classmethod
+    def main(cls, args: argparse.Namespace | None = None, cmd: Sequence[str] | None = None) -> None:
+        """Train, or do nothing where the same training is already finished.
+
+        Raises UserError for unknown keys, unusable files, a resume with changed settings, a loss that is not finite.
+        """
+        if args is None:
+            args = cls.parse(sys.argv[1:] if cmd is None else list(cmd))
+        if not args.print_config:
+            absent = [name for name in args.required if getattr(args, name) is None]
+            if absent:
+                raise UserError(f"missing option: {', '.join(f'--{name}' for name in absent)}")
+            check_numbers(vars(args))
+            if is_first_process(args) and begin_experiment(args):
+                logging.warning(f"{args.output_dir}: this training is finished; nothing to do")
+                return
+        super().main(args=args)
+
+    @classmethod
+    def parse(cls, words: list[str]) -> argparse.Namespace:
+        """Arguments of a command line; unlike in ESPnet, the YAML of `--config` may build on others (`base:`).
+
+        Raises UserError for an unknown option or key.
+        """
+        parser, config = cls.get_parser(), None
+        if "--config" in words[:-1]:
+            place = words.index("--config")
+            config = words[place + 1]
+            settings = read_yaml(config)
+            known = {action.dest for action in parser._actions}
+            for key in settings:
+                if key not in known:
+                    raise UserError(f"{config}: {suggest(f'unrecognized arguments: {key}', known)}")
+            parser.set_defaults(**settings)
+            words = words[:place] + words[place + 2 :]
+        args = parser.parse_args(words)
+        args.config = config
+        return args
+
+    @classmethod
+    def build_collate_fn(
+        cls, args: argparse.Namespace, train: bool
+    ) -> Callable[[Collection[tuple[str, dict[str, np.ndarray]]]], tuple[list[str], dict[str, Tensor]]]:
+        """Pads speech and states with 0, text with -1."""
+        return CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
+
+    @classmethod
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> TextToIds:
+        """Text to ids with the tokenizer of the token list."""
+        tokenizer = load_tokenizer(args.token_list_file, token_type=args.token_type, model=args.bpemodel)
+        return TextToIds(tokenizer.encode)
+
+    @classmethod
+    def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        """What every batch has."""
+        return ("text",)
+
+    @classmethod
+    def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        """What a batch may have: waveforms, or dumped states; a text model has neither."""
+        return ("speech", "states")
+
+    @classmethod
+    def build_model(cls, args: argparse.Namespace) -> AbsESPnetModel:
+        """The model of a configuration; args.token_list becomes the list, so that config.yaml stands for itself."""
+        if isinstance(args.token_list, str):
+            args.token_list_file, args.token_list = args.token_list, read_tokens(args)
+        network = build_network(vars(args), len(args.token_list))
+        model_class = model_choices.get_class(args.model)
+        check_keys("model_conf", args.model_conf, model_class, {"network", "vocab_size"})
+        return model_class(network, len(args.token_list), **args.model_conf)
+
+    @classmethod
+    def build_optimizers(cls, args: argparse.Namespace, model: nn.Module) -> list[torch.optim.Optimizer]:
+        """Optimiser over parameter groups. ESPnet has just set requires_grad, so frozen parts are also settled here."""
+        check_patterns(model, args.freeze_param)
+        check_tokens(args)
+        hold_frozen(model)
+        if args.scheduler is not None:
+            check_keys("scheduler_conf", args.scheduler_conf, scheduler_classes[args.scheduler], {"optimizer"})
+        optimizer = build_optimizer(optim_classes[args.optim], args.optim_conf, model)
+        if args.ema_decay:
+            attach_shadow(model, optimizer, args.ema_decay)
+        for part, trainable, frozen in inventory(model):
+            logging.info(f"{part}: {trainable:,} trainable, {frozen:,} frozen parameters")
+        return [optimizer]
+
+    @classmethod
+    def build_dataset(cls, args: argparse.Namespace, iter_options: Any, keys_to_load: Any = None) -> Any:
+        """ESPnet's dataset. Raises UserError when a data file lacks an utterance of the shape file."""
+        dataset = super().build_dataset(args, iter_options, keys_to_load)
+        for name, loader in dataset.loader_dict.items():
+            missing = sorted(key for key in keys_to_load or () if key not in loader)
+            if missing:
+                raise UserError(
+                    f"{dataset.debug_info[name][0]}: {len(missing)} utterances of {iter_options.shape_files[0]} are "
+                    f"not in it (first: {missing[0]}); make the two from the same data directory"
+                )
+        return dataset
+
+    @classmethod
+    def build_model_from_file(
+        cls, config_file: str | Path | None = None, model_file: str | Path | None = None, device: str = "cpu"
+    ) -> tuple[AbsESPnetModel, argparse.Namespace]:
+        """A trained model with all its parts, those of init_param included (ESPnet's own reads `model_file` only)."""
+        if config_file is None and model_file is None:
+            raise UserError("build_model_from_file needs a config_file or a model_file")
+        exp_dir = Path(config_file or model_file).parent
+        with open(config_file or exp_dir / "config.yaml", encoding="utf-8") as file:
+            args = argparse.Namespace(**yaml.safe_load(file))
+        model = cls.build_model(args)
+        if model_file is not None:
+            load_network_weights(model, exp_dir, Path(model_file).absolute())
+        return model.to(device), args
+
+
+def check_keys(where: str, conf: Mapping[str, Any], target: type, known: set[str]) -> None:
+    """Raise UserError for a key of `conf` that the constructor of `target` does not take."""
+    accepted = inspect.signature(target).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values()):
+        return
+    unknown = sorted(set(conf) - set(accepted))
+    if unknown:
+        options = ", ".join(name for name in accepted if name not in known) or "no keys"
+        raise UserError(f"{where}: unknown key {', '.join(unknown)} for {target.__name__}; it knows {options}")
+
+
+def suggest(message: str, options: set[str]) -> str:
+    """A parser's message with the nearest option for each unknown one."""
+    if not message.startswith("unrecognized arguments: "):
+        return message
+    words = message.removeprefix("unrecognized arguments: ").split()
+    near = [match for word in words for match in difflib.get_close_matches(word.lstrip("-"), options, 1)]
+    return message + (f"; did you mean {', '.join(near)}?" if near else "")

@@ -1,0 +1,132 @@
+"""The experiment directory before training starts: settings, tokens, what an earlier run left."""
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from whisfusion_asr.tasks import espnet_compat  # noqa: F401  (first: makes espnet2 importable)
+
+# isort: split
+from espnet2.train.distributed_utils import get_rank
+from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
+
+from whisfusion_asr.data.tokenizer import load_tokenizer
+from whisfusion_asr.errors import UserError
+from whisfusion_asr.files import sha256
+from whisfusion_asr.tasks.espnet_compat import CHECKPOINT
+from whisfusion_asr.tasks.trainer import FINISHED
+from whisfusion_asr.training.checkpoint import (
+    InitParam,
+    read_config,
+    read_init_record,
+    read_weights,
+    record_init,
+    shorten,
+    under,
+)
+
+# Settings that change how a training runs, but not what comes out of it; every other one must stay on resume.
+FREE = {
+    "config", "print_config", "required", "version", "resume", "dry_run", "output_dir", "log_level", "log_interval",
+    "ngpu", "num_workers", "use_matplotlib", "use_tensorboard", "create_graph_in_tensorboard",
+    "num_att_plot", "max_cache_size", "valid_max_cache_size", "max_cache_fd", "local_rank", "distributed",
+    "multiprocessing_distributed", "gradient_as_bucket_view", "detect_anomaly", "token_list_file",
+}
+FREE_PREFIXES = ("wandb", "use_wandb", "dist_")
+
+
+def is_first_process(args: argparse.Namespace) -> bool:
+    """Whether this process is the one that writes files."""
+    return get_rank(args.dist_rank, args.dist_launcher) in (None, 0)
+
+
+def read_tokens(args: argparse.Namespace) -> list[str]:
+    """Pieces of the token list that args name, by id. Raises UserError for a file that is missing or none."""
+    if isinstance(args.token_list, str):
+        return load_tokenizer(args.token_list, args.token_type, args.bpemodel).pieces
+    return args.token_list
+
+
+def check_numbers(config: Mapping[str, Any], where: str = "") -> None:
+    """Raise UserError for a number that YAML reads as text (1e-3 without a point)."""
+    for key, value in config.items():
+        place = f"{where}.{key}" if where else key
+        if isinstance(value, Mapping) and (where or key.endswith("_conf")):
+            check_numbers(value, place)
+        elif where and isinstance(value, str):
+            try:
+                number = float(value)
+            except ValueError:
+                continue
+            raise UserError(f"{place}: {value!r} is text to YAML; write it with a point and a sign, {number:.1e}")
+
+
+def check_tokens(args: argparse.Namespace) -> None:
+    """Raise UserError when init_param brings parts that were trained on another token list."""
+    for text in args.init_param:
+        init = InitParam.parse(text)
+        config = Path(init.path).parent / "config.yaml"
+        if not config.is_file():
+            continue
+        theirs = read_config(config.parent).get("token_list")
+        if not isinstance(theirs, list) or theirs == args.token_list:
+            continue
+        bound = [name for name in init.select(read_weights(init.path)) if under(name, "decoder") or under(name, "ctc")]
+        if bound:
+            raise UserError(
+                f"token_list: {init.path} was trained on other tokens ({len(theirs)}, here {len(args.token_list)}), "
+                f"and gives {shorten(bound, 1)}; use the token list of {config.parent}, or file:encoder:encoder only"
+            )
+
+
+def begin_experiment(args: argparse.Namespace) -> bool:
+    """Look at what is in output_dir, write init.json; returns whether this very training is already finished.
+
+    Raises UserError: resume with changed settings or changed initial files.
+    """
+    output_dir = Path(args.output_dir)
+    for leftover in output_dir.glob(".*.pth.*tmp"):
+        leftover.unlink()  # of a run that was killed while it saved
+    begun = args.resume and (output_dir / CHECKPOINT).exists()
+    if begun:
+        refuse_changes(args, output_dir)
+        if (output_dir / FINISHED).exists():
+            return True
+    else:
+        (output_dir / FINISHED).unlink(missing_ok=True)
+    for text in args.init_param:
+        path = Path(InitParam.parse(text).path)
+        if not path.is_file():
+            raise UserError(f"init_param: {path}: no such weight file; train the step that writes it first")
+        recorded = read_init_record(output_dir).get(text) if begun else None
+        if recorded is not None and sha256(path) != recorded["sha256"]:
+            raise UserError(f"init_param: {path} changed since {output_dir} began; give another --output_dir")
+    if args.init_param:
+        record_init(output_dir, args.init_param)
+    return False
+
+
+def refuse_changes(args: argparse.Namespace, output_dir: Path) -> None:
+    """Raise UserError when args differ from the configuration that output_dir was begun with."""
+    ours = yaml.safe_load(yaml_no_alias_safe_dump(vars(args)))
+    ours["token_list"] = read_tokens(args)
+    theirs = read_config(output_dir)
+    differing = []
+    for key in sorted(set(ours) | set(theirs)):
+        if key in FREE or key.startswith(FREE_PREFIXES) or ours.get(key) == theirs.get(key):
+            continue
+        differing.append(f"{key}: {_short(theirs.get(key))} -> {_short(ours.get(key))}")
+    if differing:
+        raise UserError(
+            f"{output_dir}{os.sep}config.yaml: this training was begun with other settings ({'; '.join(differing)}); "
+            "restore them, give another --output_dir, or start over with --resume false"
+        )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,1 @@
+"""What training needs beside the loop (ESPnet owns it): parameter groups, Muon, schedules, EMA, files."""

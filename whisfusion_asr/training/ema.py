@@ -1,0 +1,70 @@
+"""Exponential moving average of the weights: a shadow inside the model, so that checkpoints and averages carry it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+EMA = "ema"  # attribute of the model, and prefix in its state dict
+
+
+class Shadow(nn.Module):
+    """Averages of a model's trainable parameters, kept as buffers under the parameters' own names.
+
+    Attached as `model.ema` they stand in the state dict as `ema.<name>`, move with `.to()`, and ordinary saving,
+    resuming and averaging of files need to know nothing about them.
+    decay: d; update n uses min(d, (1 + n) / (10 + n)), so that the start values are soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        for name in self.names:
+            *parents, leaf = name.split(".")
+            module: nn.Module = self
+            for parent in parents:
+                if parent not in module._modules:
+                    module.add_module(parent, nn.Module())
+                module = module._modules[parent]
+            module.register_buffer(leaf, model.get_parameter(name).detach().clone())
+
+    @torch.no_grad()
+    def restart(self, model: nn.Module) -> None:
+        """Begin at the model's present weights."""
+        self.updates.zero_()
+        for name in self.names:
+            self.get_buffer(name).copy_(model.get_parameter(name))
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """average += (1 - d) (weight - average); called after each optimiser step."""
+        self.updates += 1
+        count = int(self.updates)
+        decay = min(self.decay, (1 + count) / (10 + count))
+        for name in self.names:
+            self.get_buffer(name).lerp_(model.get_parameter(name), 1.0 - decay)
+
+    @contextmanager
+    def in_place(self, model: nn.Module) -> Iterator[None]:
+        """Inside the block the model computes with the averages."""
+        self._swap(model)
+        try:
+            yield
+        finally:
+            self._swap(model)
+
+    def _swap(self, model: nn.Module) -> None:
+        for name in self.names:
+            parameter, average = model.get_parameter(name), self.get_buffer(name)
+            parameter.data, average.data = average.data, parameter.data
+
+
+def attach_shadow(model: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> Shadow:
+    """Add `model.ema` and update it after every step of the optimiser."""
+    shadow = Shadow(model, decay)
+    model.add_module(EMA, shadow)
+    optimizer.register_step_post_hook(lambda *_: shadow.update(model))
+    return shadow

@@ -98,6 +98,24 @@ def test_a_torch_that_is_too_old_is_refused_and_not_replaced(checkout):
     assert checkout.pip_calls() == []
 
 
+def test_an_espnet_of_a_foreign_environment_stays(checkout, tmp_path):
+    subprocess.run(["python3", "-m", "venv", "--clear", str(tmp_path / "mine")], env=checkout.environ, check=True)
+    checkout.has("espnet", "202612")
+    assert checkout.install(VIRTUAL_ENV=str(tmp_path / "mine")).returncode == 0
+    assert not any(" espnet==" in call for call in checkout.pip_calls())
+    assert checkout.install().returncode == 0
+    assert any(f" espnet=={ESPNET}" in call for call in checkout.pip_calls()), "our own .venv follows the list"
+
+
+def test_an_espnet_that_is_too_old_is_refused_and_not_replaced(checkout, tmp_path):
+    subprocess.run(["python3", "-m", "venv", "--clear", str(tmp_path / "mine")], env=checkout.environ, check=True)
+    checkout.has("espnet", "202409")
+    result = checkout.install(VIRTUAL_ENV=str(tmp_path / "mine"))
+    assert result.returncode == 2
+    assert "espnet 202409 is installed in" in result.stderr and f"{ESPNET} or newer" in result.stderr
+    assert checkout.pip_calls() == []
+
+
 @pytest.mark.parametrize(
     ("torch", "audio", "left"),
     [

@@ -40,6 +40,11 @@ def test_length_is_known_from_the_header(tmp_path: Path, rate: int, samples: int
     assert len(load_audio(tmp_path / "a.wav")) == count_samples(tmp_path / "a.wav") == resampled_length(samples, rate)
 
 
+def test_length_is_rounded_half_up() -> None:
+    pairs = ((1, 44100, 0), (2, 44100, 1), (3, 32000, 2), (1, 11025, 1), (5, 11025, 7), (480000, 48000, 160000))
+    assert [resampled_length(samples, rate) for samples, rate, _ in pairs] == [length for *_, length in pairs]
+
+
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
 def test_piece_equals_slice_of_the_whole(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
@@ -138,6 +143,7 @@ def test_table_reads_segments_and_channels(good_dir: Path, tmp_path: Path) -> No
     table = AudioTable(good_dir)
     np.testing.assert_array_equal(np.concatenate([table[key] for key in table]), stereo[:, 1])
     assert runs.read_text() == "run\n", "the pipe of a recording runs once for a row of segments"
+    assert len(pickle.dumps(table)) < 10000, "a reader process gets paths, not audio"
 
 
 def test_table_names_the_place(good_dir: Path) -> None:

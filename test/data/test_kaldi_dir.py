@@ -78,7 +78,7 @@ def test_chunks_are_those_of_split_scp(number: int, parts: int, sizes: list[int]
 
 @pytest.mark.parametrize("parts", [0, 4])
 def test_chunk_is_never_empty(parts: int) -> None:
-    with pytest.raises(UserError, match=f"3 utterances cannot be split into {parts} parts?; use 1 to 3 jobs"):
+    with pytest.raises(UserError, match=f"3 utterances cannot be split into {parts} parts?; use 1 to 3"):
         split_keys(["a", "b", "c"], parts)
 
 

@@ -47,34 +47,33 @@ def from_folder(
     files = sorted(path for path in wavs.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not files:
         raise UserError(f"{wavs}: no audio file in this folder (suffixes looked for: {' '.join(SUFFIXES)})")
-    named = _names(wavs, files)
+    utterances = _of_lines(wavs, _names(wavs, files), transcripts, speaker_from)
+    _write(out, utterances, channel)
+    unused = sorted(map(str, set(files) - {utterance.path for utterance in utterances}))
+    return [f"{wavs}: no transcript for {counted(len(unused), 'audio file')}: {first_keys(unused)}"] if unused else []
+
+
+def _of_lines(wavs: Path, named: Mapping[str, list[Path]], transcripts: Path, speaker_from: str) -> list[Utterance]:
+    """The utterances of a transcript file, each with the one audio file that it names."""
     utterances, faults = [], []
     for number, line in enumerate(read_lines(transcripts), start=1):
-        if not line:
+        if not line.strip():
             continue
-        name, _, text = line.partition("\t") if "\t" in line else line.partition(" ")
+        place = f"{transcripts}:{number}"
+        name, _, text = line.strip().partition("\t" if "\t" in line.strip() else " ")
         matches = named.get(name.strip(), [])
         if len(matches) != 1:
-            what = (
-                f"no audio file in {wavs}" if not matches else f"several audio files: {first_keys(map(str, matches))}"
-            )
-            faults.append(f"{transcripts}:{number}: '{name.strip()}': {what}; expected one (path, file name or stem)")
+            what = f"several audio files: {first_keys(map(str, matches))}" if matches else f"no audio file in {wavs}"
+            faults.append(f"{place}: '{name.strip()}': {what}; expected one (path, file name or stem)")
             continue
         below = matches[0].relative_to(wavs)
         speaker = _speaker(below, speaker_from)
         if speaker is None:
-            faults.append(f"{transcripts}:{number}: --speaker_from '{speaker_from}' finds no speaker in '{below}'")
+            faults.append(f"{place}: --speaker_from '{speaker_from}' finds no speaker in '{below}'")
             continue
-        place = f"{transcripts}:{number}"
         utterances.append(Utterance(place, matches[0], _name(below), text, _name(below), speaker or None))
     _raise_all(faults)
-    _write(out, utterances, channel)
-    unused = set(files) - {utterance.path for utterance in utterances}
-    return (
-        [f"{wavs}: no transcript for {counted(len(unused), 'audio file')}: {first_keys(map(str, unused))}"]
-        if unused
-        else []
-    )
+    return utterances
 
 
 def _names(wavs: Path, files: Iterable[Path]) -> Mapping[str, list[Path]]:

@@ -145,7 +145,7 @@ def split_keys(keys: Sequence[str], parts: int) -> list[list[str]]:
     """
     if not 1 <= parts <= len(keys):
         raise UserError(
-            f"{counted(len(keys), 'utterance')} cannot be split into {counted(parts, 'part')}; use 1 to {len(keys)} jobs"
+            f"{counted(len(keys), 'utterance')} cannot be split into {counted(parts, 'part')}; use 1 to {len(keys)}"
         )
     size, larger = divmod(len(keys), parts)
     starts = [part * size + min(part, larger) for part in range(parts + 1)]

@@ -61,9 +61,11 @@ class CharTokenizer(Tokenizer):
     """One piece a character; a run of blanks is one `<space>`."""
 
     def tokenize(self, text: str) -> list[str]:
+        """The letters of a text, `<space>` between words."""
         return [SPACE if letter == " " else letter for letter in " ".join(text.split())]
 
     def join(self, pieces: Iterable[str]) -> str:
+        """The text of a row of letters."""
         return " ".join("".join(" " if piece == SPACE else piece for piece in pieces).split())
 
 
@@ -78,9 +80,11 @@ class SentencePieceTokenizer(Tokenizer):
         super().__init__([self._processor.id_to_piece(number) for number in range(self._processor.vocab_size())])
 
     def tokenize(self, text: str) -> list[str]:
+        """The pieces that the model cuts a text into."""
         return self._processor.encode(text, out_type=str)
 
     def join(self, pieces: Iterable[str]) -> str:
+        """The text of a row of pieces; MODEL_BLANK begins a word."""
         return " ".join("".join(pieces).replace(MODEL_BLANK, " ").split())
 
 

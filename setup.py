@@ -39,7 +39,7 @@ CORE = [
 EXTRAS = {
     # ESPnet and what it imports without declaring it, or declares too strictly.
     "espnet": [
-        'espnet==202511; python_version < "3.12"',
+        'espnet>=202511; python_version < "3.12"',
         'espnet>=202611; python_version >= "3.12"',
         "torchaudio>=2.6",
         "torch-complex>=0.4.4",

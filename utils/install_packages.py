@@ -13,16 +13,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG_NAME = "whisfusion-install.log"
 STAMP_NAME = ".whisfusion-asr-installed"
-OLDEST_TORCH = (2, 6)  # transformers 5 needs it
+OLDEST_TORCH = "2.6"  # transformers 5 needs it
 # Since 2.11 one torchaudio serves later torch versions; before, each torch had a torchaudio of the same number.
-STABLE_TORCHAUDIO = (2, 11)
+STABLE_TORCHAUDIO = "2.11"
 GIBIBYTE = 2**30
 FREE_SPACE = {"with torch": 3 * GIBIBYTE, "without torch": 3 * GIBIBYTE // 2}
 
@@ -94,24 +94,34 @@ def installed_versions(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def fitted(pins: Pins, installed: dict[str, str]) -> Pins:
+def fitted(pins: Pins, installed: dict[str, str], own: bool) -> Pins:
     """The pins for an environment as it is: its torch and the torchaudio built for it stay.
 
-    raises SystemExit: its torch is too old for the rest of the set
+    own: the environment is this checkout's .venv; in any other one an installed ESPnet stays too, for it may be
+    somebody's working copy
+    raises SystemExit: what must stay is too old for the rest of the set
     """
-    torch = installed.get("torch")
-    if torch is None:
-        return pins
-    if numbers(torch) < OLDEST_TORCH:
+    alone = dict(pins.alone)
+    if not own and "espnet" in installed:
+        _refuse_older("espnet", installed["espnet"], pins.alone["espnet"])
+        alone["espnet"] = installed["espnet"]
+    if "torch" not in installed:
+        return replace(pins, alone=alone)
+    torch = installed["torch"]
+    _refuse_older("torch", torch, OLDEST_TORCH)
+    if "torchaudio" in installed:
+        alone["torchaudio"] = installed["torchaudio"]
+    elif numbers(torch) < numbers(STABLE_TORCHAUDIO):
+        alone["torchaudio"] = re.match(r"[\d.]*\d", torch)[0]
+    return Pins({"torch": torch}, pins.resolved, alone)
+
+
+def _refuse_older(name: str, version: str, oldest: str) -> None:
+    if numbers(version) < numbers(oldest):
         fail(
-            f"torch {torch} is installed in {sys.prefix}, {'.'.join(map(str, OLDEST_TORCH))} or newer is needed. "
+            f"{name} {version} is installed in {sys.prefix}, {oldest} or newer is needed. "
             "It is never replaced by this script: upgrade it, or use another environment."
         )
-    torchaudio = installed.get("torchaudio")
-    if torchaudio is None:
-        own = re.match(r"[\d.]*\d", torch)[0]
-        torchaudio = pins.alone["torchaudio"] if numbers(torch) >= STABLE_TORCHAUDIO else own
-    return Pins({"torch": torch}, pins.resolved, pins.alone | {"torchaudio": torchaudio})
 
 
 def missing(wanted: dict[str, str], installed: dict[str, str]) -> list[str]:
@@ -235,7 +245,7 @@ def main(environment: Path) -> None:
     pins_path = pins_file(sys.version_info[:2])
     pins = read_pins(pins_path)
     installed = installed_versions([*pins.all(), "whisfusion-asr"])
-    pins = fitted(pins, installed)
+    pins = fitted(pins, installed, own=environment == ROOT / ".venv")
     stamp, log = environment / STAMP_NAME, environment / LOG_NAME
     mark = fingerprint(pins_path, installed.get("torch"))
     stamped = stamp.exists() and stamp.read_text(encoding="utf-8") == mark and "whisfusion-asr" in installed

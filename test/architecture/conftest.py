@@ -31,7 +31,8 @@ def repository_files() -> list[Path]:
     found = [path for path in ROOT.iterdir() if path.is_file()]
     for place in PLACES:
         found += [path for path in (ROOT / place).rglob("*") if path.is_file()]
-    return sorted(path for path in found if not _generated(path.relative_to(ROOT).parts))
+    # recipes link to the template's asr.sh and path.sh
+    return sorted(path for path in found if not path.is_symlink() and not _generated(path.relative_to(ROOT).parts))
 
 
 def _generated(parts: tuple[str, ...]) -> bool:

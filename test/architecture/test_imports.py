@@ -7,7 +7,7 @@ import sys
 import pytest
 
 OURS = "whisfusion_asr"
-GROUND = {"errors", "files"}
+GROUND = {"errors", "files", "config"}
 ROOMS = {
     "data": set(),
     "diffusion": set(),
@@ -19,9 +19,11 @@ ROOMS = {
     "decoding": {"diffusion"},
     "report": {"scoring"},
     "tasks": {"data", "diffusion", "models", "training", "pretrained"},
-    "api": {"data", "models", "pretrained", "decoding"},
+    # beside the rooms that it shows to the user: the canvas's description and the reader of trained weights
+    "api": {"data", "models", "pretrained", "decoding", "diffusion", "training"},
     "errors": set(),
     "files": set(),
+    "config": set(),
     "__init__": {"api"},
 }
 ROOMS["bin"] = set(ROOMS) | {"bin"}
@@ -32,6 +34,7 @@ LIGHT = {
     "recipe": {"yaml"},
     "errors": set(),
     "files": set(),
+    "config": {"yaml"},
     "__init__": set(),
 }
 # Third parties that may be replaced some day: where they may be imported.
@@ -89,7 +92,8 @@ def bad_imports(tree: ast.Module, name: str) -> list[str]:
 
 
 def test_rooms_import_only_downwards(package):
-    assert [problem for source in package for problem in bad_imports(source.tree, source.name)] == []
+    problems = [problem for source in package for problem in bad_imports(source.tree, source.name)]
+    assert not problems, "\n".join(problems)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,8 @@ def problems_of(name: str, text: str) -> list[str]:
 def test_every_yaml_file_loads(texts):
     files = [s for s in texts if s.name.endswith((".yaml", ".yml")) and s.name.startswith(("conf/", "egs/"))]
     assert files
-    assert [problem for source in files for problem in problems_of(source.name, source.text)] == []
+    problems = [problem for source in files for problem in problems_of(source.name, source.text)]
+    assert not problems, "\n".join(problems)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def text_only(**settings: object) -> DiffusionASRModel:
 def table() -> dict[str, torch.Tensor]:
     """Four utterances as ESPnet's collation gives them: two frames a token in its own direction, and noise."""
     torch.manual_seed(3)
-    directions = torch.randn(VOCAB + 1, STATE)
+    directions = 2 * torch.eye(VOCAB + 1, STATE)
     frames = [[label for token in text for label in (token, token, VOCAB)] for text in TEXTS]
     states = torch.zeros(4, 12, STATE)
     for row, labels in zip(states, frames, strict=True):
@@ -258,7 +258,8 @@ def test_wrong_settings_are_named(wrong, message):
 
 def test_four_utterances_are_learned_by_heart_and_decoded(table):
     model, inputs = full(ctc_weight=1.0, canvas_conf={"fit": "count", "margin": 2}).train(), batch(table, [0, 1, 2, 3])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    fast = [{"params": model.ctc.parameters(), "lr": 0.1}, {"params": model.decoder.parameters(), "lr": 1e-2}]
+    optimizer = torch.optim.AdamW(fast)
     losses = []
     for _ in range(80):
         optimizer.zero_grad()
@@ -266,7 +267,7 @@ def test_four_utterances_are_learned_by_heart_and_decoded(table):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[0] > 3.0 and sum(losses[-10:]) / 10 < 0.3 * losses[0]
+    assert losses[0] > 2.0 and sum(losses[-10:]) / 10 < 0.1 * losses[0]
     model.eval()
     network, options = model.network, PddOptions(3)
     with torch.no_grad():

@@ -98,6 +98,13 @@ def test_a_uniform_number_picks_the_token_whose_share_of_the_interval_holds_it()
     assert network.seen[1].tolist() == [[2] * 6, [0, 0, 1, 1, 2, 2]]
 
 
+def test_a_uniform_number_of_zero_does_not_pick_an_impossible_token():
+    logits = torch.tensor([0.0, 0.5, 0.5]).log()
+    uniforms = scripted([[0.5] * 3] * 2, [[0.0] * 3, [0.0, 0.499, 0.501]])
+    options = PddOptions(2, (1.0,), first_pass="sample")
+    assert pdd(lambda canvas: logits.expand(2, 3, 3), 3, PLAIN, options, uniforms)[1].tokens == [1, 1, 2]
+
+
 def hidden_counts(options: PddOptions, spec: CanvasSpec, length: int) -> torch.Tensor:
     """Masked slots per position, over the passes after the first: (passes, K, L) bool."""
     network = Recorder(lambda canvas: torch.zeros(*canvas.shape, spec.vocab_size))
@@ -105,7 +112,7 @@ def hidden_counts(options: PddOptions, spec: CanvasSpec, length: int) -> torch.T
     return torch.stack(network.seen[1:]) == spec.mask_id
 
 
-@pytest.mark.parametrize(("spec", "ratio", "count"), [(PLAIN, 0.9, 18), (PLAIN, 0.33, 7), (WITH_BOS, 0.5, 10)])
+@pytest.mark.parametrize(("spec", "ratio", "count"), [(PLAIN, 0.9, 18), (PLAIN, 0.33, 7), (WITH_BOS, 0.9, 18)])
 def test_exact_hides_the_same_number_in_every_row_anywhere(spec, ratio, count):
     length = 20 + spec.prefix
     hidden = hidden_counts(PddOptions(30, (1.0, *[ratio] * 20), remask="exact"), spec, length)

@@ -41,7 +41,7 @@ def text_only(**settings: object) -> DiffusionASRModel:
 def table() -> dict[str, torch.Tensor]:
     """Four utterances as ESPnet's collation gives them: two frames a token in its own direction, and noise."""
     torch.manual_seed(3)
-    directions = torch.randn(VOCAB + 1, STATE)
+    directions = 2 * torch.eye(VOCAB + 1, STATE)
     frames = [[label for token in text for label in (token, token, VOCAB)] for text in TEXTS]
     states = torch.zeros(4, 12, STATE)
     for row, labels in zip(states, frames, strict=True):
@@ -148,18 +148,13 @@ def test_the_mask_law_and_the_prefix_reach_the_canvas(table, bos_id):
     assert canvas.tolist() == [prefix + [VOCAB] * (10 - len(prefix))] * 2
 
 
-def test_fitted_canvases_follow_the_count_of_the_ctc_head(table):
+@pytest.mark.parametrize(("path", "slots"), [([1, 2, 1, 2, 6, 6], 5), ([1, 1, 6, 6, 6, 6], 3)])
+def test_fitted_canvases_have_room_for_text_and_count(table, monkeypatch, path, slots):
+    """The text has two tokens; the head counts four or one; a margin of one slot comes on top."""
     model = full(canvas_conf={"fit": "count", "margin": 1}).eval()
-    head = model.ctc.output
-    with torch.no_grad():
-        head.weight.zero_(), head.bias.copy_(torch.tensor([0.0] * VOCAB + [1.0]))  # blank everywhere: no tokens
-    assert canvases(model, batch(table, [0]))[0].shape == (1, 4), "the text decides: 3 tokens and one slot"
-    with torch.no_grad():
-        head.weight[0] = 100 * torch.randn(STATE)  # tokens come and go with the frames
-        logits = model.ctc(table["states"][[2]], table["states_lengths"][[2]])
-    path = logits.argmax(-1)[0].tolist()
-    count = sum(path[t] != VOCAB and (t == 0 or path[t] != path[t - 1]) for t in range(12))
-    assert canvases(model, batch(table, [2]))[0].shape == (1, max(4, count) + 1)
+    logits = torch.nn.functional.one_hot(torch.tensor([path + [VOCAB] * 6]), VOCAB + 1).float()
+    monkeypatch.setattr(model.ctc, "forward", lambda states, lengths: logits)
+    assert canvases(model, batch(table, [1]))[0].shape == (1, slots)
 
 
 def test_ctc_alone(table):
@@ -263,7 +258,8 @@ def test_wrong_settings_are_named(wrong, message):
 
 def test_four_utterances_are_learned_by_heart_and_decoded(table):
     model, inputs = full(ctc_weight=1.0, canvas_conf={"fit": "count", "margin": 2}).train(), batch(table, [0, 1, 2, 3])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    fast = [{"params": model.ctc.parameters(), "lr": 0.1}, {"params": model.decoder.parameters(), "lr": 1e-2}]
+    optimizer = torch.optim.AdamW(fast)
     losses = []
     for _ in range(80):
         optimizer.zero_grad()
@@ -271,7 +267,7 @@ def test_four_utterances_are_learned_by_heart_and_decoded(table):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[0] > 3.0 and sum(losses[-10:]) / 10 < 0.3 * losses[0]
+    assert losses[0] > 2.0 and sum(losses[-10:]) / 10 < 0.1 * losses[0]
     model.eval()
     network, options = model.network, PddOptions(3)
     with torch.no_grad():

@@ -57,7 +57,8 @@ class Commands:
     def dump(self, name: str, jobs: int) -> list[str]:
         """Encoder states of a set, one job of many."""
         return self._module(
-            "dump_states", "--encoder_dir", self.layout.encoder, *self._dumped(name, jobs), "--job", "JOB"
+            "dump_states",
+            *("--encoder_dir", self.layout.encoder, *self._dumped(name, jobs), "--job", "JOB", *self._device()),
         )
 
     def dump_merge(self, name: str, jobs: int) -> list[str]:
@@ -133,9 +134,12 @@ class Commands:
             "decode",
             *("--exp_dir", self.layout.model, "--model_file", o.inference_model, "--config", find_config(config)),
             *("--data_dir", self.layout.data(name), *states, "--out", self.layout.decoding(config, name)),
-            *("--num_jobs", jobs, *task),
-            *split_arguments(o.inference_args),
+            *("--num_jobs", jobs, *task, *self._device()),
+            *(("--inference_args", o.inference_args) if o.inference_args else ()),
         )
+
+    def _device(self) -> tuple[str, ...]:
+        return ("--device", "cuda") if self.options.ngpu else ()
 
     def _dumped(self, name: str, jobs: int) -> list[object]:
         return ["--data_dir", self.layout.data(name), "--out", self.layout.states(name), "--num_jobs", jobs]

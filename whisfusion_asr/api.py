@@ -64,7 +64,7 @@ class Speech2Text:
         self.sampler = inference.get("sampler", "pdd_reference")
         if self.sampler not in SAMPLERS:
             raise UserError(f"sampler: {self.sampler!r} is unknown; choose one of {', '.join(SAMPLERS)}")
-        self.options = PddOptions(**_checked(inference.get("sampler_conf") or {}))
+        self.options = pdd_options(inference.get("sampler_conf") or {})
         self.network, config = load_network(exp_dir, model_file, device)
         if self.sampler == "ctc_greedy" and self.network.ctc is None:
             raise UserError(f"{exp_dir}/config.yaml: sampler ctc_greedy needs ctc:, and this model has none")
@@ -129,18 +129,17 @@ class Speech2Text:
 
 
 def load_encoder(encoder_dir: str | Path, device: str = "cpu", model_file: str = "valid.loss.ave.pth") -> Whisfusion:
-    """The part of an experiment that makes states: a trained encoder, or an imported Whisper (which has its own file)."""
+    """What makes the states: an encoder trained here, or an imported Whisper (its config.yaml names its weights)."""
     config = read_config(encoder_dir)
     if config.get("encoder") == "whisper":
         return build_network({key: config.get(key) for key in ("encoder", "encoder_conf")}, 1).to(device).eval()
     return load_network(encoder_dir, model_file, device)[0]
 
 
-def _checked(conf: Mapping[str, Any]) -> dict[str, Any]:
-    unknown = sorted(set(conf) - set(PddOptions.__dataclass_fields__))
+def pdd_options(conf: Mapping[str, Any]) -> PddOptions:
+    """Options of `sampler_conf`. Raises UserError for a key that is none."""
+    known = PddOptions.__dataclass_fields__
+    unknown = sorted(set(conf) - set(known))
     if unknown:
-        raise UserError(f"sampler_conf: unknown key {', '.join(unknown)}; it knows {', '.join(PddOptions.__dataclass_fields__)}")
-    conf = dict(conf)
-    if "mask_ratios" in conf:
-        conf["mask_ratios"] = tuple(conf["mask_ratios"])
-    return conf
+        raise UserError(f"sampler_conf: unknown key {', '.join(unknown)}; it knows {', '.join(known)}")
+    return PddOptions(**{key: tuple(value) if isinstance(value, list) else value for key, value in conf.items()})

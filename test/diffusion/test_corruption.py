@@ -88,8 +88,8 @@ def test_masks_depend_on_the_seed_and_on_the_utterance_but_not_on_the_global_gen
 
 
 def test_generators_of_neighbouring_seeds_and_names_are_unrelated():
-    first = torch.stack([torch.rand(200, generator=utterance_generator(s, f"u{n}")) for s in range(5) for n in range(5)])
-    correlation = torch.corrcoef(first) - torch.eye(25)
+    generators = [utterance_generator(seed, f"u{name}") for seed in range(5) for name in range(5)]
+    correlation = torch.corrcoef(torch.stack([torch.rand(200, generator=g) for g in generators])) - torch.eye(25)
     assert correlation.abs().max() < 5 / math.sqrt(200)
 
 

@@ -24,7 +24,7 @@ def mel_by_hand(signal: np.ndarray, n_mels=80, n_fft=512, win=400, hop=160, fmin
         power = np.abs(np.fft.rfft(signal[start : start + win] * window, n_fft)) ** 2
         rows.append([
             power @ np.maximum(0, np.minimum((bins - lo) / (mid - lo), (hi - bins) / (hi - mid)))
-            for lo, mid, hi in zip(corners, corners[1:], corners[2:])
+            for lo, mid, hi in zip(corners[:-2], corners[1:-1], corners[2:], strict=True)
         ])
     logs = np.log(np.maximum(np.array(rows), 1e-10))
     return (logs - logs.mean(0)) / 4

@@ -20,7 +20,9 @@ SPEC = CanvasSpec(VOCAB, eos_id=2, bos_id=1)
 def released_shapes() -> dict[str, tuple[int, ...]]:
     """Keys and shapes of a released checkpoint of this size."""
     shapes: dict[str, tuple[int, ...]] = {
-        "lm_head.weight": (VOCAB, SIZE), "transformer.wte.weight": (VOCAB + 1, SIZE), "transformer.ln_f.weight": (SIZE,),
+        "lm_head.weight": (VOCAB, SIZE),
+        "transformer.wte.weight": (VOCAB + 1, SIZE),
+        "transformer.ln_f.weight": (SIZE,),
     }
     for i in range(LAYERS):
         block = {

@@ -40,6 +40,13 @@ def test_encode_is_frontend_specaug_encoder(speech):
     assert not torch.equal(network.encode(*speech)[0], states), "SpecAugment works in training"
 
 
+def test_specaug_works_on_dumped_states_too():
+    torch.manual_seed(0)
+    network, states = Whisfusion(None, SpecAugment(), DumpedStates(8), None, None), torch.ones(2, 30, 8)
+    assert (network.encode(states, torch.tensor([30, 30]))[0] == 0).any()
+    assert network.eval().encode(states, torch.tensor([30, 30]))[0] is states
+
+
 def test_alone_equals_batched_from_samples_to_logits(speech):
     network, canvas = build().eval(), torch.full((2, 9), VOCAB)
     together = network.predict(canvas, network.acoustics(*network.encode(*speech)))

@@ -7,13 +7,14 @@
 import random
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from whisfusion_asr import __version__
-from whisfusion_asr.api import Speech2Text
+from whisfusion_asr.api import Speech2Text, pdd_options
 from whisfusion_asr.bin.arguments import boolean, command_parser
 from whisfusion_asr.config import apply_overrides, read_yaml
 from whisfusion_asr.data.audio import AudioTable
@@ -27,13 +28,18 @@ CONFIG_KEYS = ("sampler", "sampler_conf", "control")
 
 
 def read_settings(path: str, overrides: list[str]) -> dict[str, Any]:
-    """Decoding settings of a YAML with single keys overridden. Raises UserError for keys that nobody reads."""
+    """Decoding settings of a YAML with single keys overridden, defaults filled in.
+
+    Raises UserError for keys that nobody reads.
+    """
     settings = apply_overrides(read_yaml(path), overrides)
     unknown = sorted(set(settings) - set(CONFIG_KEYS))
     if unknown:
         raise UserError(f"{path}: unknown key {', '.join(unknown)}; a decoding YAML knows {', '.join(CONFIG_KEYS)}")
     if settings.get("control") not in (None, "shuffled_states"):
         raise UserError(f"{path}: control: {settings['control']!r} is unknown; expected shuffled_states or nothing")
+    if settings.setdefault("sampler", "pdd_reference") == "pdd_reference":
+        settings["sampler_conf"] = asdict(pdd_options(settings.get("sampler_conf") or {}))
     return settings
 
 
@@ -66,7 +72,8 @@ def transcripts(keys: list[str], args: Any, settings: dict[str, Any]) -> Iterato
             yield speech2text(inputs[source[key]], key)[0][3]
         if (now := time.monotonic()) - last > 5:
             last = now
-            print(f"{number} of {len(keys)} utterances, {(now - start) / number * (len(keys) - number):.0f} s left", flush=True)
+            left = (now - start) / number * (len(keys) - number)
+            print(f"{number} of {len(keys)} utterances, {left:.0f} s left", flush=True)
 
 
 def arguments() -> Any:

@@ -16,10 +16,12 @@ from whisfusion_asr.data.audio import AudioTable
 from whisfusion_asr.data.kaldi_dir import read_table
 from whisfusion_asr.data.states import StatesWriter, merge
 from whisfusion_asr.errors import exits_cleanly
+from whisfusion_asr.files import sha256
 from whisfusion_asr.models.build import ENCODERS
 
 BATCH_SECONDS = 60.0
 SAMPLE_RATE = 16000
+MODEL_FILE = "valid.loss.ave.pth"  # what stage 1 leaves of an encoder that was trained here
 
 
 def batches(keys: list[str], samples: dict[str, int]) -> list[list[str]]:
@@ -34,15 +36,23 @@ def batches(keys: list[str], samples: dict[str, int]) -> list[list[str]]:
     return groups
 
 
+def describe(encoder_dir: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """What made the states, for their meta.json: the encoder, its settings, and checksums of its weights."""
+    weights = config.get("weights") or {MODEL_FILE: sha256(encoder_dir / MODEL_FILE)}
+    return {"encoder": config["encoder"], "encoder_conf": config.get("encoder_conf") or {}, "weights": weights}
+
+
 @torch.no_grad()
 def dump_job(args: Any, keys: list[str], samples: dict[str, int]) -> None:
     """Encode the keys of one job and write their states, true length only."""
-    if read_config(args.encoder_dir).get("encoder") not in ENCODERS:
+    config = read_config(args.encoder_dir)
+    if config.get("encoder") not in ENCODERS:
         import whisfusion_asr.tasks.choices  # noqa: F401  (registers ESPnet's encoders; costs 10 s)
-    encoder, audio = load_encoder(args.encoder_dir, args.device), AudioTable(args.data_dir)
+    encoder, audio = load_encoder(args.encoder_dir, args.device, MODEL_FILE), AudioTable(args.data_dir)
+    meta = describe(Path(args.encoder_dir), config)
     start = last = time.monotonic()
     done = 0
-    with StatesWriter(args.out, args.job) as writer:
+    with StatesWriter(args.out, args.job, meta=meta) as writer:
         for group in batches(keys, samples):
             waves = [torch.from_numpy(audio[key]) for key in group]
             speech = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True).to(args.device)
@@ -53,7 +63,8 @@ def dump_job(args: Any, keys: list[str], samples: dict[str, int]) -> None:
             done += len(group)
             if (now := time.monotonic()) - last > 5:
                 last = now
-                print(f"{done} of {len(keys)} utterances, {(now - start) / done * (len(keys) - done):.0f} s left", flush=True)
+                left = (now - start) / done * (len(keys) - done)
+                print(f"{done} of {len(keys)} utterances, {left:.0f} s left", flush=True)
 
 
 @exits_cleanly

@@ -18,7 +18,7 @@ Uniforms = Callable[[], Tensor]  # fresh (K, L) numbers in [0, 1)
 class PddOptions:
     """candidates: K; mask_ratios: r_0 = 1, r_1, ... one for each of the N passes.
 
-    first_pass: "argmax" (all candidates equal after it, as released) or "sample" (candidate 0 argmax, the others drawn).
+    first_pass: "argmax" (all candidates equal after it, as released) or "sample" (candidate 0 argmax, others drawn).
     remask: "bernoulli" (each slot with probability r, as released) or "exact" (round(r L) random slots).
     confidence: "published" (mean of the last pass's largest probability over all slots that do not hold eos) or "token"
         (mean probability of the emitted tokens and the first eos, each from the pass that filled it last).

@@ -1,6 +1,8 @@
 """The canvas: one row of token slots that training corrupts and decoding fills. One definition for both."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +54,15 @@ class CanvasRule:
             raise UserError(f"canvas_conf.fit: {self.fit!r} is unknown; expected fixed, count or frames")
         if self.length < 1 or self.margin < 1:
             raise UserError(f"canvas_conf: length {self.length} and margin {self.margin} must be at least 1")
+
+    @classmethod
+    def from_conf(cls, conf: Mapping[str, Any] | None) -> "CanvasRule":
+        """The rule of a YAML's `canvas_conf`. Raises UserError for an unknown key."""
+        unknown = sorted(set(conf or {}) - set(cls.__dataclass_fields__))
+        if unknown:
+            known = ", ".join(cls.__dataclass_fields__)
+            raise UserError(f"canvas_conf: unknown key {', '.join(unknown)}; it knows {known}")
+        return cls(**(conf or {}))
 
     def expected(self, frames: Tensor | None, counts: Tensor | None) -> Tensor | None:
         """Tokens to expect per utterance, (B,) int64; None where only the text itself can tell (text-only training)."""

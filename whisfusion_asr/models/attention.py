@@ -22,7 +22,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None = 
 
 
 def rotary_table(positions: Tensor, size: int, base: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of positions * base^(-2 j / size), always in fp32: half precision tables are wrong by up to 0.5.
+    """Cosines and sines of positions * base^(-2 j / size), always in fp32: half precision is wrong by up to 0.5.
 
     positions: (L,) or (B, L), any real numbers; size: head size
     returns: two tensors of shape positions.shape + (size / 2,)

@@ -25,7 +25,8 @@ DECODERS: dict[str, type] = {"diffusion": DiffusionDecoder}
 def build_part(part: str, choices: Mapping[str, type], config: Mapping[str, Any], **known: Any) -> nn.Module | None:
     """Build `config[part]` with `config[part + "_conf"]`; None when the configuration names none.
 
-    Raises UserError for an unknown name or key, with the ones that exist.
+    known: arguments that the other parts decide; those that the part takes are passed on, and none is a key of YAML.
+    Raises UserError for an unknown name or key, with the ones that exist, and for a missing key.
     """
     name = config.get(part)
     if name is None:
@@ -34,13 +35,15 @@ def build_part(part: str, choices: Mapping[str, type], config: Mapping[str, Any]
         raise UserError(f"{part}: {name!r} is unknown; choose one of {', '.join(sorted(choices))}")
     conf = config.get(f"{part}_conf") or {}
     accepted = inspect.signature(choices[name]).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values()):
-        return choices[name](**known, **conf)
-    unknown = sorted(set(conf) - set(accepted))
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
+    own = {key: p for key, p in accepted.items() if key not in known and p.kind is not inspect.Parameter.VAR_KEYWORD}
+    unknown = sorted(key for key in conf if key in known or (key not in own and not open_ended))
     if unknown:
-        options = ", ".join(k for k in accepted if k not in known)
-        raise UserError(f"{part}_conf: unknown key {', '.join(unknown)} for {part}: {name}; it knows {options}")
-    return choices[name](**{key: value for key, value in known.items() if key in accepted}, **conf)
+        raise UserError(f"{part}_conf: unknown key {', '.join(unknown)} for {part}: {name}; it knows {', '.join(own)}")
+    missing = [key for key, p in own.items() if p.default is inspect.Parameter.empty and key not in conf]
+    if missing:
+        raise UserError(f"{part}_conf: {part}: {name} needs the key {', '.join(missing)}")
+    return choices[name](**{key: value for key, value in known.items() if key in accepted or open_ended}, **conf)
 
 
 def build_network(config: Mapping[str, Any], vocab_size: int) -> Whisfusion:
@@ -50,7 +53,11 @@ def build_network(config: Mapping[str, Any], vocab_size: int) -> Whisfusion:
     """
     frontend = build_part("frontend", FRONTENDS, config)
     specaug = build_part("specaug", SPECAUGS, config)
-    encoder = build_part("encoder", ENCODERS, config, input_size=getattr(frontend, "output_size", None))
+    features = getattr(frontend, "output_size", None)
+    reader = ENCODERS.get(config.get("encoder"))
+    if features is None and reader is not None and "input_size" in inspect.signature(reader).parameters:
+        raise UserError(f"encoder: {config['encoder']} needs frontend: in the same YAML, to make the features it reads")
+    encoder = build_part("encoder", ENCODERS, config, input_size=features)
     size = getattr(encoder, "output_size", None)
     if size is None and config.get("ctc") is not None:
         raise UserError("ctc: a CTC head reads encoder states; set encoder: in the same YAML")

@@ -72,7 +72,7 @@ class SpecAugment(nn.Module):
 
     @staticmethod
     def _stripes(lengths: Tensor, size: int, count: int, width: int) -> Tensor:
-        """`count` stretches of 0 to `width` places, each anywhere in the first `lengths` (B,). Returns (B, size) bool."""
+        """`count` stretches of 0 to `width` places, anywhere in the first `lengths` (B,). Returns (B, size) bool."""
         shape = (lengths.size(0), count, 1)
         widths = torch.randint(0, width + 1, shape, device=lengths.device)
         places = (lengths[:, None, None] - widths).clamp(min=0) + 1

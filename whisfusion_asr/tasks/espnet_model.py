@@ -39,13 +39,18 @@ class DiffusionASRModel(AbsESPnetModel):
         # Unregistered on purpose: registering would list every parameter twice.
         object.__setattr__(self, "network", network)
         self.spec = CanvasSpec(vocab_size, bos_id=bos_id)
-        self.canvas_rule = CanvasRule(**(canvas_conf or {}))
+        self.canvas_rule = CanvasRule.from_conf(canvas_conf)
+        if len(mask_ratio) != 2:
+            raise UserError(f"model_conf.mask_ratio: expected [low, high], got {list(mask_ratio)}")
         self.mask_law = MaskLaw(*mask_ratio)
         self.loss_rule = LossRule(loss_weighting, pad_weight)
         self.ctc_weight = ctc_weight
         self.mask_seed = mask_seed
         if network.decoder is None and (network.ctc is None or ctc_weight == 0):
             raise UserError("nothing to train: set decoder:, or ctc: with model_conf.ctc_weight above 0")
+        if network.decoder is not None and network.decoder.ruler and network.decoder.prefix != self.spec.prefix:
+            raise UserError(f"model_conf.bos_id {bos_id} needs decoder_conf.prefix {self.spec.prefix}, not "
+                            f"decoder_conf.prefix {network.decoder.prefix}: the ruler counts from the slot behind it")
 
     def forward(self, text: Tensor, text_lengths: Tensor, utt_id: list[str], speech: Tensor | None = None,
                 speech_lengths: Tensor | None = None, states: Tensor | None = None,
@@ -76,7 +81,9 @@ class DiffusionASRModel(AbsESPnetModel):
         stats = {name: value.detach() for name, value in {"loss": loss, **stats}.items()}
         return force_gatherable((loss, stats, text.size(0)), loss.device)
 
-    def _diffusion_loss(self, text: Tensor, text_lengths: Tensor, utt_id: list[str], acoustics: Any) -> dict[str, Tensor]:
+    def _diffusion_loss(
+        self, text: Tensor, text_lengths: Tensor, utt_id: list[str], acoustics: Any
+    ) -> dict[str, Tensor]:
         # One number from the trainer's generator, which is reseeded per epoch, then per-utterance generators: masks
         # differ between epochs and between ranks, survive a resume bit by bit, and do not depend on the batch.
         seed = int(torch.randint(2**31, ())) if self.training else self.mask_seed

@@ -57,14 +57,16 @@ def test_all_stages_run_the_commands_in_order_and_a_second_time_none(recipe: Rec
 
 
 def test_words_of_the_commands(recipe: Recipe) -> None:
-    recipe.run("--ngpu", "0", "--asr_args", "--max_epoch 2", "--inference_args", "sampler_conf.candidates=5")
+    changed = ("--asr_args", "--max_epoch 2", "--inference_args", "sampler_conf.candidates=5")
+    recipe.run("--corpus_dir", "/c", "--whisper_dir", "/w", *changed)
     calls = recipe.calls()
     assert "data filter data/train --min_seconds 0.1 --max_seconds 30.0 --max_loss 0.05" in calls
     assert "data filter data/dev --min_seconds 0.1 --max_seconds 30.0 --max_loss 0.05" in calls
     assert not any(call.startswith("data filter data/test") for call in calls)
     tokens = "data/token_list/unigram50"
     assert f"train_tokens --text data/train/text --token_type unigram --vocab_size 50 --out {tokens}" in calls
-    assert "import_encoder --config conf/encoder.yaml --out exp/encoder" in calls
+    assert "import_encoder --config conf/encoder.yaml --out exp/encoder --whisper_dir /w" in calls
+    assert "data --corpus_dir /c" in calls
     dump = "dump_states --encoder_dir exp/encoder --data_dir data/train --out dump/states/train --num_jobs 2 --job 2"
     assert dump in calls
     assert "dump_states --data_dir data/train --out dump/states/train --num_jobs 2 --merge true" in calls

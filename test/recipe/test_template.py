@@ -30,7 +30,7 @@ def test_setup_makes_a_recipe_that_lists_its_stages(recipe: Recipe) -> None:
     listed = subprocess.run([mine / "run.sh", "--stage", "list"], **run)
     assert "train_decoder (stage2)" in listed.stdout, listed.stderr
     missing = subprocess.run([mine / "run.sh"], **run)
-    assert missing.returncode == 2 and "db.sh: CORPUS=''" in missing.stderr
+    assert missing.returncode == 2 and "CORPUS='' is no folder; set it in db.sh" in missing.stderr
 
 
 def test_setup_refuses_a_wrong_place_and_an_existing_recipe(recipe: Recipe, tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ class Commands:
 
     def local_data(self) -> list[str]:
         """The corpus' own preparation."""
-        return ["bash", "local/data.sh", *split_arguments(self.options.local_data_opts)]
+        o = self.options
+        corpus = ("--corpus_dir", o.corpus_dir) if o.corpus_dir else ()
+        return ["bash", "local/data.sh", *corpus, *split_arguments(o.local_data_opts)]
 
     def validate(self, name: str) -> list[str]:
         """Check a data directory."""
@@ -51,7 +53,8 @@ class Commands:
     def import_encoder(self) -> list[str]:
         """Fetch and convert a published encoder."""
         o = self.options
-        words = ("--config", find_config(o.encoder_config), "--out", self.layout.encoder)
+        weights = ("--whisper_dir", o.whisper_dir) if o.whisper_dir else ()
+        words = ("--config", find_config(o.encoder_config), "--out", self.layout.encoder, *weights)
         return self._module("import_encoder", *words, *split_arguments(o.encoder_args))
 
     def dump(self, name: str, jobs: int) -> list[str]:

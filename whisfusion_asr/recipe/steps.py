@@ -78,7 +78,7 @@ class Steps:
             jobs.append(run.validate(name))
             if name in (o.train_set, o.valid_set):
                 jobs.append(run.filter(name))
-        names = ("local_data_opts", "min_wav_duration", "max_wav_duration", "max_data_loss")
+        names = ("corpus_dir", "local_data_opts", "min_wav_duration", "max_wav_duration", "max_data_loss")
         script = Path("local/data.sh")
         own = sorted(p for p in (*Path("local").rglob("*"), Path("db.sh")) if p.is_file() and p.suffix != ".pyc")
         yield Step(
@@ -188,7 +188,7 @@ class Steps:
             title=f"encoder {out.name}",
             out=out,
             jobs=(Job(tuple(self.commands.import_encoder())),),
-            settings=read_settings(config, self.options.encoder_args),
+            settings=read_settings(config, self.options.encoder_args) | {"whisper_dir": self.options.whisper_dir},
             reads={},
             writes=(out / "config.yaml",),
             work=("config.yaml",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from whisfusion_asr.errors import UserError
 from whisfusion_asr.recipe import slurm, stamps
 from whisfusion_asr.recipe.backends import run_job
 from whisfusion_asr.recipe.jobs import Job, JobError, quoted
-from whisfusion_asr.recipe.processes import Processes
+from whisfusion_asr.recipe.processes import Interrupted, Processes
 from whisfusion_asr.recipe.progress import EpochWatcher, Progress, clock
 from whisfusion_asr.recipe.settings import read_settings
 
@@ -95,6 +96,11 @@ def test_all_exit_codes_count_and_finished_jobs_are_kept(processes: Processes, h
     assert len((here / "ran").read_text().split()) == 6 - len(finished)
 
 
+def test_the_last_job_is_awaited(processes: Processes) -> None:
+    with pytest.raises(JobError, match=r"log: exp/logdir/work.3.log"):
+        run_job(bash("[ JOB != 3 ] || { sleep 0.5; exit 5; }"), processes, "a")
+
+
 def test_a_command_like_run_pl(
     processes: Processes, here: Path, monkeypatch: pytest.MonkeyPatch, script: Callable[[Path, str], None]
 ) -> None:
@@ -131,7 +137,8 @@ def test_slurm_runs_an_array_and_again_only_what_failed(cluster: Path, processes
     calls = (cluster / "sbatch_calls").read_text().splitlines()
     assert "--array 1-3 " in calls[0] and "--array 2-3 " in calls[1]
     assert sorted((cluster / "ran").read_text().split()) == ["1", "2", "2", "3", "3"]
-    assert not list((cluster / "exp/logdir/q").glob("done.*"))
+    left = {p.name for p in (cluster / "exp/logdir/q").iterdir()}
+    assert left == {"work.log", "work.sh"} and "--array 2-3" in (cluster / "exp/logdir/q/work.sh").read_text()
 
 
 def test_slurm_runs_a_training_on_several_machines_with_srun(
@@ -155,6 +162,21 @@ def test_slurm_notices_a_lost_job_and_cancels_a_left_over_one(
     with pytest.raises(JobError, match="Slurm job 78 is gone"):
         run_job(bash("true"), processes, "a")
     assert (cluster / "cancelled").read_text() == "55\n"
+
+
+def test_an_interrupt_cancels_the_slurm_job(
+    cluster: Path, processes: Processes, monkeypatch: pytest.MonkeyPatch, script: Callable[[Path, str], None]
+) -> None:
+    script(cluster / "bin/sbatch", 'echo "Submitted batch job 78"\n')
+
+    def interrupt(seconds: float) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(slurm.time, "sleep", interrupt)
+    with pytest.raises(Interrupted):
+        run_job(bash("true"), processes, "a")
+    monkeypatch.undo()
+    assert (cluster / "cancelled").read_text() == "78\n"
 
 
 @pytest.mark.parametrize(
@@ -206,6 +228,7 @@ def test_epochs_are_read_from_a_growing_log(here: Path) -> None:
     assert stream.getvalue() == "train: 1 of 2 epochs, validation loss 2.5e-01\n"
     with open(log, "a") as file:
         file.write("ults: [train] loss=1, [valid] loss=0.2, x\n")
+    watcher.look()
     watcher.look()
     assert stream.getvalue().splitlines()[1:] == ["train: 2 of 2 epochs, validation loss 0.2"]
 

@@ -1,11 +1,15 @@
 """Fixtures of several rooms."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Loopback(ThreadingHTTPServer):
@@ -70,3 +74,14 @@ def loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with real corpora and hard cases: $WHISFUSION_SHARED, or `shared/data` in or above the repository."""
+    named = os.environ.get("WHISFUSION_SHARED")
+    places = [Path(named)] if named else [folder / "shared" / "data" for folder in (ROOT, *ROOT.parents)]
+    for place in places:
+        if place.is_dir():
+            return place
+    pytest.skip(f"no folder shared/data in or above {ROOT.name}; set WHISFUSION_SHARED to run this test")

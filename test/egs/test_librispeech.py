@@ -161,9 +161,6 @@ def test_killed_at_any_moment_and_run_again(served, recipe, tmp_path):
         for whole in (recipe.downloads / "LibriSpeech").glob("*/.complete"):
             left, right = contents(whole.parent), contents(undisturbed.downloads / "LibriSpeech" / whole.parent.name)
             assert left == right
-    for rest in (recipe.downloads / ".test-a.unpacking/LibriSpeech/test-a", recipe.data / ".dev.tmp"):
-        rest.mkdir(parents=True, exist_ok=True)  # what a kill at the other moments leaves
-        (rest / "junk").touch()
     server.pace = 0.0
     recipe.run(*options)
     assert killed > 0
@@ -172,6 +169,16 @@ def test_killed_at_any_moment_and_run_again(served, recipe, tmp_path):
         for name, body in contents(undisturbed.data).items()
     }
     assert contents(recipe.downloads) == contents(undisturbed.downloads)
+
+
+def test_remains_of_a_killed_run_are_not_taken_over(served, recipe):
+    _, options = served
+    for rest in (recipe.downloads / ".test-a.unpacking/LibriSpeech/test-a", recipe.data / ".dev.tmp"):
+        rest.mkdir(parents=True)
+        (rest / "junk").touch()
+    recipe.run(*options)
+    check_sets(recipe, recipe.downloads / "LibriSpeech")
+    assert not list(recipe.downloads.rglob("junk")) + list(recipe.data.rglob("junk"))
 
 
 def test_killed_while_downloading_goes_on_where_it_was(served, recipe):

@@ -126,6 +126,8 @@ def test_trimmed_states_equal_transformers_on_a_shorter_window(folder, tail):
 def test_neighbours_in_the_batch_change_nothing(folder, options):
     encoder = WhisperEncoder(folder, **options)
     signals = [noise(0.5), 3 * noise(7.0, seed=1), noise(2.345, seed=2)]
+    signals[0][:4000] = 0.0  # at the floor, so a wrong maximum shows:
+    signals[0][-1] = 5.0  # it is loudest in the frame behind its own, which only a longer neighbour has computed
     together, lengths = encoder(*batch(*signals, behind=7.0))  # what lies behind a signal is never heard
     for signal, row, length in zip(signals, together, lengths, strict=True):
         alone, count = encoder(*batch(signal))

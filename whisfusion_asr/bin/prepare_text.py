@@ -7,7 +7,7 @@ python -m whisfusion_asr.bin.prepare_text --text books.txt --plain true --token_
 from pathlib import Path
 
 from whisfusion_asr.bin.arguments import boolean, command_parser
-from whisfusion_asr.data.tables import read_sentences, read_table, write_table
+from whisfusion_asr.data.tables import read_lines, read_table, write_table
 from whisfusion_asr.data.tokenizer import load_tokenizer
 from whisfusion_asr.errors import UserError, exits_cleanly
 
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _number_lines(path: Path) -> dict[str, str]:
     """Sentences under keys `<file name>-<line number>` that sort in the order of the file."""
-    lines = read_sentences(path)
+    lines = read_lines(path)
     return {f"{path.stem}-{number:0{len(str(len(lines)))}d}": line for number, line in enumerate(lines, start=1)}
 
 

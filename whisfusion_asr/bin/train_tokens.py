@@ -7,7 +7,7 @@ python -m whisfusion_asr.bin.train_tokens --text data/train/text --token_type bp
 from collections.abc import Iterator
 
 from whisfusion_asr.bin.arguments import command_parser
-from whisfusion_asr.data.tables import read_sentences, read_table
+from whisfusion_asr.data.tables import read_lines, read_table
 from whisfusion_asr.data.tokenizer import TOKEN_TYPES, train_tokenizer
 from whisfusion_asr.errors import UserError, exits_cleanly
 
@@ -33,7 +33,7 @@ def _sentences(texts: list[str], plain_texts: list[str]) -> Iterator[str]:
     for path in texts:
         yield from read_table(path).values()
     for path in plain_texts:
-        yield from read_sentences(path)
+        yield from read_lines(path)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from types import TracebackType
 import numpy as np
 
 from whisfusion_asr.data.ark import ArkWriter, read_scp
-from whisfusion_asr.data.tables import first_keys, read_table, write_table
+from whisfusion_asr.data.tables import counted, first_keys, read_table, write_table
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.files import atomic_write
 
@@ -100,9 +100,11 @@ def merge(directory: str | Path, num_jobs: int, keys: Iterable[str]) -> None:
 
 def _check_keys(directory: Path, written: Iterable[str], wanted: set[str]) -> None:
     written = set(written)
-    for keys, what in ((wanted - written, "have no states"), (written - wanted, "are not in the data directory")):
+    for keys, what in ((wanted - written, "no states for"), (written - wanted, "not in the data directory:")):
         if keys:
-            raise UserError(f"{directory}: {len(keys)} utterances {what}: {first_keys(keys)}; dump the set again")
+            raise UserError(
+                f"{directory}: {what} {counted(len(keys), 'utterance')}: {first_keys(keys)}; dump the set again"
+            )
 
 
 def _common_meta(directory: Path, num_jobs: int, shapes: Mapping[str, str]) -> dict[str, object]:

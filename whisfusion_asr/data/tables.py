@@ -1,7 +1,7 @@
 """Kaldi's text tables: one record a line: a key, a blank, the rest; UTF-8, sorted by bytes, LF at the end of each."""
 
 import codecs
-from collections import defaultdict
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,34 +30,54 @@ class Segment(NamedTuple):
     end: float | None
 
 
+class Complaint(NamedTuple):
+    """A place of a file that breaks a rule; detail: the value that does."""
+
+    line: int | None
+    key: str | None
+    detail: str
+
+
 @dataclass
 class Problems:
-    """Complaints about one file, gathered by kind so that a defect on every line is one message."""
+    """Complaints about one file, gathered by rule so that a defect on every line is one message."""
 
     path: Path
-    _places: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    complaints: dict[str, list[Complaint]] = field(default_factory=dict)
 
-    def add(self, message: str, line: int | None = None, key: str | None = None) -> None:
-        """Note one complaint; equal messages are merged and the places of the first few are listed."""
-        place = f":{line}" if line else ""
-        self._places[message].append(place + (f": {key}" if key else ""))
+    def add(self, rule: str, line: int | None = None, key: str | None = None, detail: str = "") -> None:
+        """Note a place that breaks a rule; `rule` says what is wrong, what was expected and how to mend it."""
+        self.complaints.setdefault(rule, []).append(Complaint(line, key, detail))
+
+    def keys(self) -> set[str]:
+        """Every key that was complained about."""
+        return {place.key for places in self.complaints.values() for place in places if place.key is not None}
 
     def messages(self) -> list[str]:
-        """One line a kind: `file:line: key: message (and N more: ...)`."""
-        return [f"{self.path}{places[0]}: {message}{_others(places[1:])}" for message, places in self._places.items()]
+        """One line a rule: `file:line: key (detail): rule (and 3 more: line 7: key, ...)`."""
+        return [_message(self.path, rule, places) for rule, places in self.complaints.items()]
 
 
-def _others(places: list[str]) -> str:
-    if not places:
-        return ""
-    shown = ", ".join(place.strip(": ") for place in places[: SHOWN - 1])
-    return f" (and {len(places)} more: {shown}{', ...' if len(places) >= SHOWN else ''})"
+def _message(path: Path, rule: str, places: list[Complaint]) -> str:
+    first, *others = places
+    where = f"{path}:{first.line}" if first.line else str(path)
+    if first.key:
+        where += f": {first.key}" + (f" ({first.detail})" if first.detail else "")
+    if not others:
+        return f"{where}: {rule}"
+    shown = [f"line {place.line}" + (f": {place.key}" if place.key else "") for place in others[: SHOWN - 1]]
+    return f"{where}: {rule} (and {len(others)} more: {', '.join(shown)}{', ...' if len(others) >= SHOWN else ''})"
 
 
 def first_keys(keys: Iterable[str]) -> str:
     """The first five keys in order, for a message."""
     ordered = sorted(keys)
     return ", ".join(ordered[:SHOWN]) + (", ..." if len(ordered) > SHOWN else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 key", "2 keys"."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def scan_table(path: str | Path) -> tuple[list[Row], Problems]:
@@ -101,7 +121,7 @@ def _rows(lines: list[bytes], problems: Problems) -> list[Row]:
             problems.add("begins with a blank; expected the key in the first column", number)
         key, _, value = text.strip(BLANKS).replace("\t", " ").partition(" ")
         if key in seen:
-            problems.add(f"key is already on line {seen[key]}; expected every key once", number, key)
+            problems.add("key occurs a second time; expected every key once", number, key, f"first: line {seen[key]}")
         seen.setdefault(key, number)
         rows.append(Row(number, key, value.strip(BLANKS)))
     return rows
@@ -119,52 +139,71 @@ def read_table(path: str | Path) -> dict[str, str]:
     return {row.key: row.value for row in rows}
 
 
-def read_sentences(path: str | Path) -> list[str]:
-    """The lines of a file of plain sentences (no keys). Raises UserError: not UTF-8 (file and line named)."""
-    sentences = []
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a file that is no Kaldi table; CR and byte-order mark are taken off.
+
+    Raises UserError: not UTF-8 (file and line named).
+    """
+    lines = []
     for number, raw in enumerate(Path(path).read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
         try:
-            sentences.append(raw.decode("utf-8").strip())
+            lines.append(raw.decode("utf-8").rstrip("\r"))
         except UnicodeDecodeError as error:
             raise UserError(f"{path}:{number}: {_not_utf8(error)}") from None
-    return sentences if sentences[-1] else sentences[:-1]
+    return lines if lines[-1] else lines[:-1]
 
 
 def _not_utf8(error: UnicodeDecodeError) -> str:
     return f"byte {error.object[error.start]:#04x} is not UTF-8; convert the file with iconv"
 
 
-def parse_segment(value: str) -> Segment:
-    """`recording start end` as a Segment; an end of -1 is the recording's end. Raises ValueError saying why not."""
+def parse_segment(value: str) -> Segment | None:
+    """`recording start end` as a Segment (an end of -1: the recording's end), or None when it is not one."""
     fields = value.split()
-    if len(fields) != 3:
-        raise ValueError(f"has {len(fields) + 1} fields; expected 4: utterance, recording, start and end in seconds")
     try:
-        start, end = float(fields[1]), float(fields[2])
-    except ValueError:
-        raise ValueError(f"'{fields[1]} {fields[2]}' is not a start and an end in seconds") from None
-    if not (0 <= start < float("inf")):
-        raise ValueError(f"starts at {fields[1]} s; expected 0 or later")
+        recording, start, end = fields[0], float(fields[1]), float(fields[2])
+    except (IndexError, ValueError):
+        return None
+    if len(fields) != 3 or not 0 <= start < float("inf"):
+        return None
     if end == -1:
-        return Segment(fields[0], start, None)
-    if not (start < end < float("inf")):
-        raise ValueError(f"ends at {fields[2]} s but starts at {fields[1]} s; expected an end after the start")
-    return Segment(fields[0], start, end)
+        return Segment(recording, start, None)
+    return Segment(recording, start, end) if start < end < float("inf") else None
+
+
+SEGMENT_RULE = "expected `utterance recording start end` with 0 <= start < end in seconds (end -1: the recording's end)"
 
 
 def read_segments(path: str | Path) -> dict[str, Segment]:
     """A `segments` file as utterance -> Segment. Raises UserError with file, line and key."""
     segments = {}
     for number, (key, value) in enumerate(read_table(path).items(), start=1):
-        try:
-            segments[key] = parse_segment(value)
-        except ValueError as error:
-            raise UserError(f"{path}:{number}: {key}: {error}") from None
+        segment = parse_segment(value)
+        if segment is None:
+            raise UserError(f"{path}:{number}: {key} ({value}): {SEGMENT_RULE}")
+        segments[key] = segment
     return segments
 
 
+def format_table(table: Mapping[str, object]) -> str:
+    """The content of a table's file: key -> value, sorted by the bytes of the key (the C locale's order)."""
+    return "".join(f"{key} {table[key]}".rstrip(" ") + "\n" for key in sorted(table))
+
+
 def write_table(path: str | Path, table: Mapping[str, object]) -> None:
-    """Write key -> value sorted by the bytes of the key (the C locale's order), whole or not at all."""
+    """Write a table, whole or not at all."""
     with atomic_write(path) as file:
-        for key in sorted(table):
-            file.write(f"{key} {table[key]}".rstrip(" ") + "\n")
+        file.write(format_table(table))
+
+
+def settle(directory: str | Path) -> None:
+    """Finish a change of a directory that was interrupted after it was decided; drop one that was not.
+
+    New files are gathered in `.next.tmp`; when it is called `.next` they are complete and only have to be moved.
+    """
+    decided = Path(directory) / ".next"
+    shutil.rmtree(decided.with_name(".next.tmp"), ignore_errors=True)
+    if decided.is_dir():
+        for path in sorted(decided.iterdir()):
+            path.replace(decided.parent / path.name)
+        decided.rmdir()

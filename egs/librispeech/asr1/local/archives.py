@@ -113,9 +113,10 @@ class Archives:
         unpack(archive, part.name, self.folder / "LibriSpeech")
 
     def tidy(self, names: Iterable[str]) -> None:
-        """Remove the archives of unpacked parts, if that is wished."""
-        if self.remove_archive:
-            for name in names:
+        """Remove what unpacked parts leave: remains of a killed run and, if that is wished, the archives."""
+        for name in names:
+            shutil.rmtree(_workplace(self.folder, name), ignore_errors=True)
+            if self.remove_archive:
                 self._archive(self.known[name]).unlink(missing_ok=True)
 
     def _archive(self, part: Part) -> Path:
@@ -140,7 +141,7 @@ def unpack(archive: Path, name: str, root: Path) -> None:
 
     raises UserError: a damaged archive, one that would write outside of its folder, or one without the part
     """
-    temporary = root.parent / f".{name}.unpacking"
+    temporary = _workplace(root.parent, name)
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         _extract(archive, name, temporary)
@@ -157,6 +158,10 @@ def unpack(archive: Path, name: str, root: Path) -> None:
     (source / name / MARKER).touch()
     os.replace(source / name, root / name)
     shutil.rmtree(temporary)
+
+
+def _workplace(folder: Path, name: str) -> Path:
+    return folder / f".{name}.unpacking"
 
 
 def _extract(archive: Path, name: str, folder: Path) -> None:

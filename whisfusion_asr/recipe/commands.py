@@ -17,7 +17,9 @@ class Commands:
 
     def local_data(self) -> list[str]:
         """The corpus' own preparation."""
-        return ["bash", "local/data.sh", *split_arguments(self.options.local_data_opts)]
+        o = self.options
+        corpus = ("--corpus_dir", o.corpus_dir) if o.corpus_dir else ()
+        return ["bash", "local/data.sh", *corpus, *split_arguments(o.local_data_opts)]
 
     def validate(self, name: str) -> list[str]:
         """Check a data directory."""
@@ -51,13 +53,15 @@ class Commands:
     def import_encoder(self) -> list[str]:
         """Fetch and convert a published encoder."""
         o = self.options
-        words = ("--config", find_config(o.encoder_config), "--out", self.layout.encoder)
+        weights = ("--whisper_dir", o.whisper_dir) if o.whisper_dir else ()
+        words = ("--config", find_config(o.encoder_config), "--out", self.layout.encoder, *weights)
         return self._module("import_encoder", *words, *split_arguments(o.encoder_args))
 
     def dump(self, name: str, jobs: int) -> list[str]:
         """Encoder states of a set, one job of many."""
         return self._module(
-            "dump_states", "--encoder_dir", self.layout.encoder, *self._dumped(name, jobs), "--job", "JOB"
+            "dump_states",
+            *("--encoder_dir", self.layout.encoder, *self._dumped(name, jobs), "--job", "JOB", *self._device()),
         )
 
     def dump_merge(self, name: str, jobs: int) -> list[str]:
@@ -133,9 +137,12 @@ class Commands:
             "decode",
             *("--exp_dir", self.layout.model, "--model_file", o.inference_model, "--config", find_config(config)),
             *("--data_dir", self.layout.data(name), *states, "--out", self.layout.decoding(config, name)),
-            *("--num_jobs", jobs, *task),
-            *split_arguments(o.inference_args),
+            *("--num_jobs", jobs, *task, *self._device()),
+            *(("--inference_args", o.inference_args) if o.inference_args else ()),
         )
+
+    def _device(self) -> tuple[str, ...]:
+        return ("--device", "cuda") if self.options.ngpu else ()
 
     def _dumped(self, name: str, jobs: int) -> list[object]:
         return ["--data_dir", self.layout.data(name), "--out", self.layout.states(name), "--num_jobs", jobs]

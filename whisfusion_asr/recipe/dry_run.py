@@ -16,18 +16,18 @@ from whisfusion_asr.recipe.steps import Step, Steps
 def describe(options: Options, stages: Sequence[Stage], steps: Steps) -> str:
     """A shell script that does what the stages would do; comments hold the rest."""
     lines = [f"cd {Path.cwd()}", ". ./path.sh", f"export DATADIR={options.datadir}"]
-    written: set[Path] = set()
+    made: set[str] = set()  # stages described so far: what they write will be there
     for stage in stages:
         assert stage.steps is not None
         lines += ["", f"# Stage {stage.number} {stage.name}; typical time: {stage.time}"]
         for step in stage.steps(steps):
-            lines += _describe_step(step, options.force, written)
-            written |= set(step.writes)
+            made.add(stage.name)
+            lines += _describe_step(step, options.force, made)
     free = shutil.disk_usage(".").free
     return "\n".join([*lines, "", f"# free on this disk: {free / 1e9:.0f} GB"])
 
 
-def _describe_step(step: Step, force: bool, written: set[Path]) -> Iterator[str]:
+def _describe_step(step: Step, force: bool, made: set[str]) -> Iterator[str]:
     old = stamps.read_stamp(step.stamp)
     try:
         reason = why_run(step, old, stamps.make_stamp(step.title, step.settings, step.reads), force)
@@ -37,7 +37,7 @@ def _describe_step(step: Step, force: bool, written: set[Path]) -> Iterator[str]
     if not reason:
         return
     for path, writer in step.reads.items():
-        if not path.is_file() and path not in written:
+        if not path.is_file() and writer not in made:
             yield f"# needs {path}" + (f" of stage {writer}" if writer else "") + ", which is missing"
     yield from (f"# {note}" for note in step.notes)
     yield f"# writes: {' '.join(map(str, step.writes))}"

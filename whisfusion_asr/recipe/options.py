@@ -6,6 +6,7 @@ from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from whisfusion_asr.config import read_yaml
 from whisfusion_asr.errors import UserError
 
 
@@ -39,6 +40,7 @@ class Options:
     valid_set: str = _option("", "name of the validation set")
     test_sets: str = _option("", "names of the sets to decode and score")
     lang: str = _option("", "language, becomes part of the default tags")
+    corpus_dir: str = _option("", "folder of the corpus, given to local/data.sh as --corpus_dir")
     local_data_opts: str = _option("", "options for local/data.sh")
     min_wav_duration: float = _option(0.1, "shorter training and validation utterances are dropped (seconds)")
     max_wav_duration: float = _option(30.0, "longer training and validation utterances are dropped (seconds)")
@@ -51,21 +53,22 @@ class Options:
     text_valid: str = _option("", "plain sentences to validate the text model; default: the validation transcripts")
     feats_type: str = _option("states", "states: train on dumped encoder states; raw: on audio")
     encoder_config: str = _option("", "YAML of the encoder: imported with `encoder: whisper`, else trained")
+    whisper_dir: str = _option("", "folder with the weights of an imported Whisper, instead of a download")
     encoder_tag: str = _option("", "name of the encoder's directory below expdir")
     encoder_args: str = _option("", "more options for the import or training of the encoder")
     text_config: str = _option("", "YAML of the text diffusion model; empty: none")
     text_tag: str = _option("", "name of the text model's directory below expdir")
-    text_args: str = _option("", "more options for its training")
+    text_args: str = _option("", "more options for its training: --max_epoch 3 ...")
     # Model
     ctc_config: str = _option("", "YAML of a CTC head to train on the dumped states first; empty: none")
     adapter_config: str = _option("", "YAML of stage train_adapter (the paper's stage 1); empty: left out")
-    adapter_args: str = _option("", "more options for stage train_adapter")
+    adapter_args: str = _option("", "more options for stage train_adapter: --max_epoch 3 ...")
     asr_config: str = _option("", "YAML of stage train_decoder (the paper's stage 2)")
-    asr_args: str = _option("", "more options for stage train_decoder")
+    asr_args: str = _option("", "more options for stage train_decoder: --max_epoch 3 ...")
     asr_tag: str = _option("", "name of the model's directory below expdir; default: config name and tokens")
     # Decoding
     inference_config: str = _option("", "YAML files of the decoding; each gets a directory of its own")
-    inference_args: str = _option("", "more options for the decoding")
+    inference_args: str = _option("", "changed keys of the decoding: sampler_conf.candidates=5 ...")
     inference_tag: str = _option("", "name of the decoding's directory; default: name of its YAML")
     inference_model: str = _option("valid.loss.ave.pth", "checkpoint to decode with")
 
@@ -113,20 +116,12 @@ def read_preset(name: str) -> dict[str, Any]:
     """Values of conf/preset_NAME.yaml of the recipe; every key must be an option, every value of its type."""
     if not name:
         return {}
-    import yaml  # here, so that `--help` works on a bare machine
-
     path = Path("conf", f"preset_{name}.yaml")
     if not path.is_file():
         known = sorted(p.stem.removeprefix("preset_") for p in Path("conf").glob("preset_*.yaml"))
         raise UserError(f"{path} does not exist; presets of this recipe: {', '.join(known) or 'none'}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected lines `option: value`")
     known = {f.name: f for f in fields(Options)}
-    return {key: _preset_value(path, str(key), value, known) for key, value in values.items()}
+    return {key: _preset_value(path, str(key), value, known) for key, value in read_yaml(path).items()}
 
 
 def _preset_value(path: Path, key: str, value: Any, known: Mapping[str, Field]) -> Any:

@@ -12,6 +12,7 @@ from typing import IO
 
 from whisfusion_asr.errors import UserError
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _GRACE = 5.0  # seconds between asking children to end and killing them
 
 
@@ -28,8 +29,7 @@ class Processes:
 
     def __enter__(self) -> "Processes":
         self._running: dict[int, subprocess.Popen] = {}
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _raise_interrupted)
+        self._handlers = {number: signal.signal(number, _raise_interrupted) for number in _SIGNALS}
         self._watchdog = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("watchdog.py")],
             stdin=subprocess.PIPE,
@@ -41,7 +41,7 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)  # an impatient second Ctrl-C must not leave children behind
         for number in (signal.SIGTERM, signal.SIGKILL):
             for group in self._running:
@@ -50,7 +50,9 @@ class Processes:
             while self._running and time.monotonic() < end:
                 self._running = {group: child for group, child in self._running.items() if child.poll() is None}
                 time.sleep(0.02)
-        self._report_end()
+        self._end_watchdog()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     def start(
         self, words: Sequence[str], log: IO[bytes] | None = None, env: Mapping[str, str] | None = None
@@ -92,7 +94,7 @@ class Processes:
         self._watchdog.stdin.write(line + "\n")
         self._watchdog.stdin.flush()
 
-    def _report_end(self) -> None:
+    def _end_watchdog(self) -> None:
         assert self._watchdog.stdin is not None
         self._watchdog.stdin.close()
         self._watchdog.wait()

@@ -19,8 +19,8 @@ from whisfusion_asr.recipe.records import write_records
 from whisfusion_asr.recipe.stages import Stage, chosen_stages, find_stage
 from whisfusion_asr.recipe.steps import WEIGHTS, Step, Steps
 
-# Settings that may change while a training goes on: the directory still holds one model.
-_CONTINUABLE = {"max_epoch", "patience", "num_workers", "log_interval"}
+# Settings of a training that change what is shown, not what comes out.
+_FREE = {"num_workers", "log_interval", "log_level", "num_att_plot", "use_matplotlib", "use_tensorboard"}
 
 
 class Runner:
@@ -121,7 +121,7 @@ def why_run(step: Step, old: stamps.Stamp | None, new: stamps.Stamp, force: bool
 def _protect(step: Step, settings: dict[str, str], others: list[str]) -> None:
     if not any(any(step.out.glob(pattern)) for pattern in step.work):
         return
-    kept = [f"{key}: {change}" for key, change in settings.items() if not (step.training and key in _CONTINUABLE)]
+    kept = [f"{key}: {change}" for key, change in settings.items() if not (step.training and key in _FREE)]
     kept += others if step.training else []
     if kept:
         moved = f"; the old one becomes {_aside(step.out)}" if step.training else ""

@@ -6,6 +6,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from whisfusion_asr.config import apply_overrides, read_yaml
 from whisfusion_asr.errors import UserError
 
 _SHARED = Path(__file__).resolve().parents[2]  # the repository: conf/ holds the presets that recipes share
@@ -22,8 +25,13 @@ def find_config(path: str) -> Path:
 
 
 def read_settings(path: Path, arguments: str = "") -> dict[str, Any]:
-    """Flat settings of a YAML file with the `--key value` words of an `..._args` option laid over them."""
-    return {**_flat(_read_yaml(path)), **_argument_settings(arguments)}
+    """Flat settings of a training's YAML file with the `--key value` words of an `..._args` option laid over them."""
+    return {**_flat(read_yaml(path)), **_argument_settings(arguments)}
+
+
+def read_decoding_settings(path: Path, overrides: str) -> dict[str, Any]:
+    """Flat settings of a decoding's YAML file with the `key.inner=value` words of --inference_args laid over them."""
+    return _flat(apply_overrides(read_yaml(path), overrides.split()))
 
 
 def split_arguments(arguments: str) -> list[str]:
@@ -41,31 +49,6 @@ def described_downloads(path: Path) -> list[str]:
     return re.findall(r"^#\s*downloads:\s*(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml  # here, so that `--help` works on a bare machine
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected lines `key: value`")
-    if "base" not in content:
-        return content
-    below = path.parent / str(content.pop("base"))
-    if not below.is_file():
-        raise UserError(f"{path}: base: {below} does not exist")
-    return _merged(_read_yaml(below), content)
-
-
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    both = dict(below)
-    for key, value in above.items():
-        nested = isinstance(value, dict) and isinstance(both.get(key), dict)
-        both[key] = _merged(both[key], value) if nested else value
-    return both
-
-
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in content.items():
@@ -75,8 +58,6 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _argument_settings(arguments: str) -> dict[str, Any]:
     """`--max_epoch 3 --optim_conf lr=0.1` -> {"max_epoch": 3, "optim_conf.lr": 0.1} as ESPnet reads them."""
-    import yaml
-
     settings: dict[str, Any] = {}
     key = ""
     for word in split_arguments(arguments):

@@ -11,10 +11,10 @@ from whisfusion_asr.recipe.commands import Commands
 from whisfusion_asr.recipe.jobs import Job
 from whisfusion_asr.recipe.layout import Layout
 from whisfusion_asr.recipe.options import Options
-from whisfusion_asr.recipe.settings import described_downloads, find_config, read_settings
+from whisfusion_asr.recipe.settings import described_downloads, find_config, read_decoding_settings, read_settings
 
 WEIGHTS = "valid.loss.ave.pth"  # what a training leaves for the next step
-_MODEL_FILES = (".pth", ".pt", ".safetensors", ".json", ".yaml")
+_DATA_FILES = ("wav.scp", "text", "utt2spk", "utt2num_samples")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Steps:
             jobs.append(run.validate(name))
             if name in (o.train_set, o.valid_set):
                 jobs.append(run.filter(name))
-        names = ("local_data_opts", "min_wav_duration", "max_wav_duration", "max_data_loss")
+        names = ("corpus_dir", "local_data_opts", "min_wav_duration", "max_wav_duration", "max_data_loss")
         script = Path("local/data.sh")
         own = sorted(p for p in (*Path("local").rglob("*"), Path("db.sh")) if p.is_file() and p.suffix != ".pyc")
         yield Step(
@@ -87,7 +87,7 @@ class Steps:
             jobs=tuple(Job(tuple(words)) for words in jobs),
             settings={name: getattr(o, name) for name in names} | {"sets": self.sets},
             reads=dict.fromkeys([script, *own], ""),
-            writes=tuple(self.layout.data(s) / f for s in self.sets for f in ("wav.scp", "text", "utt2spk")),
+            writes=tuple(self.layout.data(name) / file for name in self.sets for file in _DATA_FILES),
             notes=tuple(f"downloads: {text}" for text in described_downloads(script)),
         )
 
@@ -108,7 +108,7 @@ class Steps:
             count = self._jobs(name, self.options.nj)
             gpu = {"gpus": self.options.ngpu, "submit": "cuda_cmd" if self.options.ngpu else "train_cmd"}
             array = Job(tuple(self.commands.dump(name, count)), out / "logdir" / "dump_states.JOB.log", count, **gpu)
-            audio = {data / "wav.scp": "data", data / "utt2spk": "data"}
+            audio = {data / file: "data" for file in ("wav.scp", "utt2spk", "utt2num_samples")}
             segments = {data / "segments": "data"} if (data / "segments").is_file() else {}
             yield Step(
                 title=f"states of {name}",
@@ -171,14 +171,14 @@ class Steps:
 
     def _tokens(self) -> Step:
         o, out = self.options, self.layout.tokens
-        texts = {self.layout.data(o.train_set) / "text": "data"} | {Path(p): "" for p in o.words("token_text")}
+        more = {Path(path): self._maker(path) for path in o.words("token_text")}
         files = ("tokens.txt",) if o.token_type == "char" else ("tokens.txt", "tokens.model")
         return Step(
             title=f"{self.layout.token_name} tokens",
             out=out,
             jobs=(Job(tuple(self.commands.tokens()), out / "train_tokens.log"),),
             settings={"token_type": o.token_type} | ({} if o.token_type == "char" else {"nbpe": o.nbpe}),
-            reads=texts,
+            reads={self.layout.data(o.train_set) / "text": "data"} | more,
             writes=tuple(out / file for file in files),
         )
 
@@ -188,10 +188,10 @@ class Steps:
             title=f"encoder {out.name}",
             out=out,
             jobs=(Job(tuple(self.commands.import_encoder())),),
-            settings=read_settings(config, self.options.encoder_args),
+            settings=read_settings(config, self.options.encoder_args) | {"whisper_dir": self.options.whisper_dir},
             reads={},
             writes=(out / "config.yaml",),
-            work=("*.pth", "*.safetensors"),
+            work=("config.yaml",),
             tag="encoder_tag",
             training=True,
             record=out,
@@ -203,7 +203,7 @@ class Steps:
 
     def _text(self, name: str, sentences: str) -> Step:
         out = self.layout.text(name)
-        source = {Path(sentences): ""} if sentences else {self.layout.data(name) / "text": "data"}
+        source = {Path(sentences): self._maker(sentences)} if sentences else {self.layout.data(name) / "text": "data"}
         return Step(
             title=f"tokenised text of {name}",
             out=out,
@@ -264,14 +264,18 @@ class Steps:
             title=f"{out.parent.name}/{name}",
             out=out,
             jobs=(array, Job(tuple(self.commands.decode_merge(config, name, count)))),
-            settings=read_settings(find_config(config), o.inference_args) | {"model_file": o.inference_model},
-            reads=source | {data / "utt2spk": "data"} | model,
+            settings=read_decoding_settings(find_config(config), o.inference_args) | {"model_file": o.inference_model},
+            reads=source | {data / file: "data" for file in ("utt2spk", "utt2num_samples")} | model,
             writes=tuple(out / file for file in ("text", "token", "score")),
             keys=(data / "utt2spk", out / "text"),
             work=("text",),
             tag="inference_tag",
             record=out.parent,
         )
+
+    def _maker(self, path: str) -> str:
+        """Stage that writes a text of the user: local/data.sh may put some below datadir."""
+        return "data" if Path(self.options.datadir) in Path(path).parents else ""
 
     @property
     def _data(self) -> str:
@@ -299,18 +303,18 @@ class Steps:
         out = self.layout.encoder
         if self.options.encoder_config and not self.layout.encoder_is_imported:
             return [out / "config.yaml", out / WEIGHTS]
-        found = sorted(p for p in out.glob("*") if p.suffix in _MODEL_FILES and p.name[0] != "." and p.is_file())
-        return [p for p in found if p.name != "versions.json"] or [out / "config.yaml"]
+        return [out / "config.yaml"]  # an imported one: it holds the checksum of the weights
 
     def _jobs(self, name: str, wanted: int) -> int:
         keys = self.layout.data(name) / "utt2spk"  # not there yet in a dry run before stage 0
         return min(wanted, max(1, keys.read_bytes().count(b"\n"))) if keys.is_file() else wanted
 
     def _states_size(self, name: str) -> tuple[str, ...]:
-        table = self.layout.data(name) / "utt2num_samples"
-        width = self._encoder_settings().get("encoder_conf.output_size")
+        table, config = self.layout.data(name) / "utt2num_samples", self.layout.encoder / "config.yaml"
         if not table.is_file():
             return ()
         seconds = sum(int(line.split()[1]) for line in table.read_text().splitlines()) / 16000
-        size = f", at most {seconds * 50 * width * 4 / 1e9:.1f} GB" if isinstance(width, int) else ""
-        return (f"disk: {seconds / 3600:.2f} hours of audio{size}",)  # 50 frames a second, 4 bytes a number
+        width = read_settings(config).get("output_size") if config.is_file() else None
+        # Whisper: 50 states a second, 2 bytes a number; an encoder trained here has fewer states.
+        size = f", at most {seconds * 50 * width * 2 / 1e9:.2f} GB" if isinstance(width, int) else ""
+        return (f"disk: states of {seconds / 3600:.2f} hours of audio{size}",)

@@ -1,3 +1,3 @@
 # Places of corpora on this machine, one variable each; empty: not set.
-# `downloads` lets local/data.sh fetch the corpus, where it can.
-CORPUS=
+# The word `downloads` means: local/data.sh fetches the corpus into downloads/, where it can.
+export CORPUS=

@@ -2,34 +2,17 @@
 MAIN_ROOT="$(cd ../../.. && pwd)"
 export MAIN_ROOT
 
-_activate() {
-    # An environment that is active already is the user's choice.
-    if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -f "${MAIN_ROOT}/.venv/bin/activate" ]; then
-        set +u # some versions of activate read unset variables
-        # shellcheck disable=SC1091
-        . "${MAIN_ROOT}/.venv/bin/activate"
-        set -u
-    fi
-}
-
-_installed() {
-    python3 -c 'import sys
-from importlib.util import find_spec
-sys.exit(any(find_spec(name) is None for name in ("yaml", "torch", "espnet2")))' 2>/dev/null
-}
-
-_activate
-if ! _installed; then
-    "${MAIN_ROOT}/utils/install.sh"
-    _activate
+# The environment that utils/install.sh made; one that is active already is the user's choice.
+if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -f "${MAIN_ROOT}/.venv/bin/activate" ]; then
+    # shellcheck disable=SC1091
+    . "${MAIN_ROOT}/.venv/bin/activate"
 fi
-unset -f _activate _installed
 
 export PATH="${MAIN_ROOT}/utils:${PATH}"
 export PYTHONPATH="${MAIN_ROOT}${PYTHONPATH:+:${PYTHONPATH}}"
 export PYTHONIOENCODING=UTF-8
-# Byte order in sort, UTF-8 in everything else where the system has that locale.
-if locale -a 2>/dev/null | grep -qix 'c\.utf-\?8'; then
+# Byte order in sort, and UTF-8 in everything else where the system has such a locale.
+if locale -a 2>/dev/null | grep -qi '^c\.utf-\{0,1\}8$'; then
     export LC_ALL=C.UTF-8
 else
     export LC_ALL=C

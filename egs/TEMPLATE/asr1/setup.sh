@@ -7,16 +7,12 @@ if [ $# -ne 1 ]; then
     exit 2
 fi
 template="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-case "$1" in
-    */*) ;;
-    *) set -- "./$1" ;;
-esac
-mkdir -p "$1"
-cd "$1"
-if [ ! ../../TEMPLATE/asr1 -ef "${template}" ]; then
+if [ ! "$(dirname "$(dirname "$1")")/TEMPLATE/asr1" -ef "${template}" ]; then
     echo "error: $1 must lie beside the template, as in ${template%/TEMPLATE/asr1}/<corpus>/asr1" >&2
     exit 2
 fi
+mkdir -p "$1"
+cd "$1"
 if [ -e run.sh ]; then
     echo "error: $1/run.sh exists; this recipe has been set up before" >&2
     exit 2

@@ -35,8 +35,8 @@ from whisfusion_asr.tasks.choices import (
 from whisfusion_asr.tasks.espnet_model import DiffusionASRModel
 from whisfusion_asr.tasks.experiment import (
     begin_experiment,
-    check_numbers,
     check_tokens,
+    check_values,
     is_first_process,
     read_tokens,
 )
@@ -91,7 +91,6 @@ class DiffusionASRTask(AbsTask):
         group.add_argument("--token_list", type=str_or_none, default=None, help="tokens.txt: a piece a line, id = line")
         group.add_argument("--token_type", default="bpe", choices=["bpe", "unigram", "char"], help="unit of the text")
         group.add_argument("--bpemodel", type=str_or_none, default=None, help="sentencepiece model of the token list")
-        group.add_argument("--token_list_file", type=str_or_none, default=None, help="set by the task: its token_list")
         group.add_argument("--ema_decay", type=float, default=0.0, help="average of the weights over steps; 0 is off")
         for choices in cls.class_choices_list:
             choices.add_arguments(group)
@@ -109,13 +108,14 @@ class DiffusionASRTask(AbsTask):
 
         Raises UserError for unknown keys, unusable files, a resume with changed settings, a loss that is not finite.
         """
+        parser = cls.get_parser()
         if args is None:
-            args = cls.get_parser().parse_args(cmd)
+            args = parser.parse_args(cmd)
         if not args.print_config:
             absent = [name for name in args.required if getattr(args, name) is None]
             if absent:
                 raise UserError(f"missing option: {', '.join(f'--{name}' for name in absent)}")
-            check_numbers(vars(args))
+            check_values(parser, args)
             if is_first_process(args) and begin_experiment(args):
                 logging.warning(f"{args.output_dir}: this training is finished; nothing to do")
                 return

@@ -19,7 +19,7 @@ CONFIG_MISTAKES = [
     ({"optimm": "adam"}, "unrecognized arguments: optimm .*; did you mean optim"),
     ({"optim": "adan"}, "optim: 'adan' is unknown; choose one of .*muon"),
     ({"encoder": "conformr"}, "encoder: 'conformr' is unknown; choose one of .*conformer"),
-    ({"encoder": "conformer", "encoder_conf": {}}, "encoder: EspnetConformer reads features; set frontend: logmel"),
+    ({"encoder": "conformer", "encoder_conf": {}}, "encoder: conformer needs frontend:"),
     ({"optim_conf": {"lrr": 0.1}}, "optim_conf: unknown key lrr for AdamW"),
     ({"optim_conf": {"lr": "1e-3"}}, "optim_conf.lr: '1e-3' is text to YAML; .* 1.0e-03"),
     ({"decoder_conf": {"size": 16, "rope": {"base": "1e4"}}}, "decoder_conf.rope.base: '1e4' is text"),

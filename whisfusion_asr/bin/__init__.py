@@ -1,1 +1,1 @@
-"""One small file per command: parse, build, call one function, write."""
+"""The commands: one small file each, run as `python -m whisfusion_asr.bin.NAME` or `whisfusion NAME`."""

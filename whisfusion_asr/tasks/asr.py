@@ -4,6 +4,7 @@ import argparse
 import difflib
 import inspect
 import logging
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from espnet2.train.class_choices import ClassChoices
 from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.utils.types import str_or_none
 
+from whisfusion_asr.config import read_yaml
 from whisfusion_asr.data.tokenizer import load_tokenizer
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.build import build_network
@@ -108,18 +110,38 @@ class DiffusionASRTask(AbsTask):
 
         Raises UserError for unknown keys, unusable files, a resume with changed settings, a loss that is not finite.
         """
-        parser = cls.get_parser()
         if args is None:
-            args = parser.parse_args(cmd)
+            args = cls.parse(sys.argv[1:] if cmd is None else list(cmd))
         if not args.print_config:
             absent = [name for name in args.required if getattr(args, name) is None]
             if absent:
                 raise UserError(f"missing option: {', '.join(f'--{name}' for name in absent)}")
-            check_values(parser, args)
+            check_values(cls.get_parser(), args)
             if is_first_process(args) and begin_experiment(args):
                 logging.warning(f"{args.output_dir}: this training is finished; nothing to do")
                 return
         super().main(args=args)
+
+    @classmethod
+    def parse(cls, words: list[str]) -> argparse.Namespace:
+        """Arguments of a command line; unlike in ESPnet, the YAML of `--config` may build on others (`base:`).
+
+        Raises UserError for an unknown option or key.
+        """
+        parser, config = cls.get_parser(), None
+        if "--config" in words[:-1]:
+            place = words.index("--config")
+            config = words[place + 1]
+            settings = read_yaml(config)
+            known = {action.dest for action in parser._actions}
+            for key in settings:
+                if key not in known:
+                    raise UserError(f"{config}: {suggest(f'unrecognized arguments: {key}', known)}")
+            parser.set_defaults(**settings)
+            words = words[:place] + words[place + 2 :]
+        args = parser.parse_args(words)
+        args.config = config
+        return args
 
     @classmethod
     def build_collate_fn(

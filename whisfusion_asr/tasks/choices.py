@@ -15,7 +15,6 @@ from espnet2.tasks.abs_task import optim_classes, scheduler_classes
 from espnet2.train.class_choices import ClassChoices
 from espnet2.train.dataset import DATA_TYPES
 
-from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.build import CTCS, DECODERS, ENCODERS, FRONTENDS, SPECAUGS
 from whisfusion_asr.training.muon import Muon
 from whisfusion_asr.training.schedules import EpochCosine, WarmupCosine, WarmupHoldLinear
@@ -29,10 +28,8 @@ class EspnetEncoder(nn.Module):
 
     source: ClassVar[str]
 
-    def __init__(self, input_size: int | None, **conf: Any) -> None:
+    def __init__(self, input_size: int, **conf: Any) -> None:
         super().__init__()
-        if input_size is None:
-            raise UserError(f"encoder: {type(self).__name__} reads features; set frontend: logmel in the same YAML")
         module, name = self.source.rsplit(".", 1)
         self.body = getattr(importlib.import_module(module), name)(input_size, **conf)  # late: costs seconds
         self.output_size: int = self.body.output_size()

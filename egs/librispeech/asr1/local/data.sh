@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Download LibriSpeech (or take --librispeech_dir) and write its data directories ${DATADIR:-data}/<set>.
+# Options: local/data.sh --help
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export PYTHONPATH="$PWD/../../..${PYTHONPATH:+:$PYTHONPATH}"
+exec "${PYTHON:-python}" local/prepare.py --data_dir "${DATADIR:-data}" "$@"

@@ -1,0 +1,198 @@
+"""Scoring files: what is written, how utterances are joined, what is refused."""
+
+import json
+import subprocess
+import sys
+import types
+
+import pytest
+
+from whisfusion_asr.bin.score import main
+from whisfusion_asr.errors import UserError
+from whisfusion_asr.scoring import score_files
+
+REF = "spk1-c1-0000 THE CAT SAT\nspk1-c1-0001 A\nspk2-c1-0000\n"
+HYP = "spk2-c1-0000 UH\nspk1-c1-0001 B\nspk1-c1-0000 the cat\n"  # another order than the reference
+UTT2SPK = "spk1-c1-0000 spk1\nspk1-c1-0001 spk1\nspk2-c1-0000 spk2\n"
+
+
+@pytest.fixture
+def files(tmp_path):
+    """ref, hyp, utt2spk, out."""
+    for name, content in (("ref", REF), ("hyp", HYP), ("utt2spk", UTT2SPK)):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    return [tmp_path / name for name in ("ref", "hyp", "utt2spk", "out")]
+
+
+def test_trn_files_are_joined_by_key_in_the_order_of_the_reference(files):
+    score_files(*files)
+    out = files[-1]
+    ids = ["(spk1-spk1-c1-0000)", "(spk1-spk1-c1-0001)", "(spk2-spk2-c1-0000)"]
+    assert (out / "score_wer/ref.trn").read_text() == f"THE CAT SAT\t{ids[0]}\nA\t{ids[1]}\n\t{ids[2]}\n"
+    assert (out / "score_wer/hyp.trn").read_text() == f"the cat\t{ids[0]}\nB\t{ids[1]}\nUH\t{ids[2]}\n"
+    assert (out / "score_cer/hyp.trn").read_text() == f"t h e <space> c a t\t{ids[0]}\nB\t{ids[1]}\nU H\t{ids[2]}\n"
+    assert sorted(path.name for path in out.iterdir()) == ["score_cer", "score_wer", "summary.json"]
+    assert sorted(path.name for path in (out / "score_wer").iterdir()) == ["hyp.trn", "ref.trn", "result.txt"]
+
+
+def test_counts(files):
+    counts = score_files(*files, tokenizer=lambda text: [f"\u2581{word}" for word in text.split()])
+    wer = counts["wer"]
+    assert (wer.correct, wer.substitutions, wer.deletions, wer.insertions) == (2, 1, 1, 1)
+    assert (wer.utterances, wer.wrong_utterances) == (3, 3)
+    assert counts["cer"].reference_length == len("THE CAT SAT") + 1
+    assert counts["ter"] == wer
+
+
+def test_summary_has_the_corpus_rate_first_and_the_mean_labelled(files):
+    score_files(*files, normalizer="basic")
+    summary = json.loads((files[-1] / "summary.json").read_text())
+    assert list(summary.items())[:5] == [
+        ("corpus_wer_percent", 75.0),
+        ("mean_over_utterances_wer_percent", pytest.approx((100 / 3 + 100) / 2)),  # the empty reference has no rate
+        ("utterances", 3),
+        ("reference_words", 4),
+        ("normalizer", "basic"),
+    ]
+    assert summary["wer"]["utterances_in_mean"] == 2
+    assert summary["wer"]["insertions"] == 1
+    assert "ter" not in summary
+
+
+def test_no_reference_words_have_no_rate(tmp_path):
+    (tmp_path / "ref").write_text("a\nb\n")
+    (tmp_path / "hyp").write_text("a x\nb\n")
+    assert score_files(tmp_path / "ref", tmp_path / "hyp", None, tmp_path)["wer"].percent is None
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["corpus_wer_percent"] is summary["mean_over_utterances_wer_percent"] is None
+    assert summary["wer"]["insertions"] == 1
+
+
+def test_the_normalizer_works_on_both_sides(tmp_path):
+    (tmp_path / "ref").write_text("a Well, ÄRGER\n")
+    (tmp_path / "hyp").write_text("a well ärger.\n")
+    assert score_files(tmp_path / "ref", tmp_path / "hyp", None, tmp_path)["wer"].errors == 2
+    assert score_files(tmp_path / "ref", tmp_path / "hyp", None, tmp_path, normalizer="basic")["wer"].errors == 0
+
+
+def test_sclite_specials_are_spelled_out(tmp_path):
+    (tmp_path / "ref").write_text("a {b} c; * @d \\\n")
+    (tmp_path / "hyp").write_text("a {b} c; * @d \\\n")
+    assert score_files(tmp_path / "ref", tmp_path / "hyp", None, tmp_path)["wer"].correct == 5
+    trn = (tmp_path / "score_wer/ref.trn").read_text()
+    assert trn == "<lbrace>b<rbrace> c<semicolon> <asterisk> <at>d <backslash>\t(a-a)\n"
+
+
+def test_parentheses_in_keys_are_spelled_out(tmp_path):
+    for name in ("ref", "hyp"):
+        (tmp_path / name).write_text("rec(1) x\n")
+    score_files(tmp_path / "ref", tmp_path / "hyp", None, tmp_path)
+    assert (tmp_path / "score_wer/ref.trn").read_text() == "x\t(rec<lparen>1<rparen>-rec<lparen>1<rparen>)\n"
+
+
+def test_speakers_are_what_precedes_the_first_hyphen(tmp_path):
+    """As sclite does with `-i rm`: LibriSpeech's rows are readers, although the speaker is reader-chapter."""
+    for name in ("ref", "hyp"):
+        (tmp_path / name).write_text("121-121726-0000 x\n121-999-0000 y\n")
+    (tmp_path / "utt2spk").write_text("121-121726-0000 121-121726\n121-999-0000 121-999\n")
+    score_files(tmp_path / "ref", tmp_path / "hyp", tmp_path / "utt2spk", tmp_path)
+    assert "   #utts: 2\n" in (tmp_path / "score_wer/result.txt").read_text()
+
+
+def test_scores_of_an_earlier_tokenizer_do_not_stay(files):
+    score_files(*files, tokenizer=str.split)
+    assert (files[-1] / "score_ter/result.txt").is_file()
+    score_files(*files)
+    assert not list((files[-1] / "score_ter").iterdir())
+
+
+def test_a_second_run_writes_the_same_bytes(files):
+    def contents():
+        score_files(*files)
+        return {path: path.read_bytes() for path in files[-1].rglob("*") if path.is_file()}
+
+    assert contents() == contents()
+
+
+def test_400_long_utterances_take_seconds(tmp_path):
+    """Not a timing test: a cubic or per-cell Python loop would not come back within the suite's limit."""
+    words = [f"word{number % 97}" for number in range(60)]
+    (tmp_path / "ref").write_text("".join(f"u{number} {' '.join(words)}\n" for number in range(400)))
+    (tmp_path / "hyp").write_text("".join(f"u{number} {' '.join(words[::-1])}\n" for number in range(400)))
+    assert score_files(tmp_path / "ref", tmp_path / "hyp", None, tmp_path)["cer"].utterances == 400
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (
+            "hyp",
+            "spk1-c1-0000 x\nother y\n",
+            r"hyp: utterances differ from .*ref: 2 missing \(spk1-c1-0001, spk2-c1-0000\), 1 extra \(other\)",
+        ),
+        ("hyp", HYP + "other y\n", r"hyp: utterances differ from .*ref: 1 extra \(other\); nothing is scored"),
+        ("hyp", "".join(f"u{n} x\n" for n in range(7)), r"7 extra \(u0, u1, u2, u3, u4 \.\.\.\)"),
+        ("hyp", HYP + HYP, r"hyp:4: key 'spk2-c1-0000' occurs twice"),
+        ("hyp", HYP + "\n", r"hyp:4: empty line"),
+        ("ref", "", r"ref: holds no utterance"),
+        ("utt2spk", "spk1-c1-0000 spk1\nspk2-c1-0000\n", r"no speaker for 2 utterances \(spk1-c1-0001, spk2-c1-0000\)"),
+    ],
+)
+def test_bad_files_are_refused_and_nothing_is_written(files, file, content, message):
+    (files[0].parent / file).write_text(content)
+    with pytest.raises(UserError, match=message):
+        score_files(*files)
+    assert not files[-1].exists()
+
+
+def test_bytes_that_are_not_utf8_are_refused(files):
+    files[1].write_bytes(HYP.encode() + b"x \xff\n")
+    with pytest.raises(UserError, match=r"hyp: not UTF-8 \(invalid start byte"):
+        score_files(*files)
+
+
+def test_unknown_normalizer_is_refused(files):
+    with pytest.raises(UserError, match="normalizer 'x' is unknown"):
+        score_files(*files, normalizer="x")
+
+
+def arguments(files):
+    names = ("--ref", "--hyp", "--utt2spk", "--out")
+    return [word for pair in zip(names, map(str, files), strict=True) for word in pair]
+
+
+def test_command_prints_the_rates(files, capsys):
+    main([*arguments(files), "--normalizer", "basic"])
+    wer, cer = capsys.readouterr().out.splitlines()
+    assert wer.startswith("%WER 75.00 [ 3 / 4, 1 ins, 1 del, 1 sub ] 3 utterances, normalizer basic: ")
+    assert wer.endswith("/score_wer/result.txt")
+    assert cer.startswith("%CER ")
+
+
+def test_command_scores_pieces_with_a_token_list(files, capsys, monkeypatch):
+    asked = []
+
+    def load_tokenizer(path):
+        asked.append(path)
+        return types.SimpleNamespace(tokenize=list)
+
+    module = types.ModuleType("whisfusion_asr.data.tokenizer")
+    module.load_tokenizer = load_tokenizer
+    monkeypatch.setitem(sys.modules, "whisfusion_asr.data", types.ModuleType("whisfusion_asr.data"))
+    monkeypatch.setitem(sys.modules, "whisfusion_asr.data.tokenizer", module)
+    main([*arguments(files), "--token-list", "tokens"])
+    assert asked == ["tokens"]
+    assert "%TER" in capsys.readouterr().out
+    assert (files[-1] / "score_ter/ref.trn").read_text().startswith("T H E <space> C")
+
+
+def test_command_says_what_is_wrong_in_one_line(files, capsys):
+    files[1].unlink()
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments(files))
+    assert capsys.readouterr().err == f"error: {files[1]}: no such file, expected lines `key text`\n"
+
+
+def test_scoring_does_not_import_torch():
+    code = "import sys, whisfusion_asr.scoring, whisfusion_asr.bin.score; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

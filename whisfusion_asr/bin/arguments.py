@@ -1,0 +1,71 @@
+"""The option syntax that all commands share: `--a_b value`, `--a-b value` and `--a_b=value` mean the same."""
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+_OPTION = re.compile(r"--([A-Za-z][\w-]*)(=.*)?", re.DOTALL)
+
+
+def command_parser(doc: str) -> argparse.ArgumentParser:
+    """Parser of the calling command: program name from the caller's module, description from its docstring.
+
+    Options are declared with underscores. Sub-parsers (`add_subparsers`) behave in the same way.
+    """
+    spec = sys._getframe(1).f_globals.get("__spec__")
+    prog = f"whisfusion {spec.name.rpartition('.')[2]}" if spec else None
+    return _CommandParser(prog=prog, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def boolean(text: str) -> bool:
+    """The value of a `true|false` option; use as `type=boolean`."""
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+    return text == "true"
+
+
+class _CommandParser(argparse.ArgumentParser):
+    """Both spellings of an option, no abbreviations, the nearest name for an unknown one, one line and exit code 2."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs | {"allow_abbrev": False})
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        words = [_underscored(word) for word in (sys.argv[1:] if args is None else args)]
+        self._refuse_unknown(words)
+        return super().parse_args(words, namespace)
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        words = [_underscored(word) for word in (sys.argv[1:] if args is None else args)]
+        return super().parse_known_args(words, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """One line on stderr, exit code 2."""
+        self.exit(2, f"error: {self.prog}: {message} (see --help)\n")
+
+    def _refuse_unknown(self, words: Sequence[str]) -> None:
+        # Before argparse's own check: it would first complain of the required option that was only mistyped.
+        known = _option_names(self)
+        for word in words:
+            if word == "--":
+                return
+            if (match := _OPTION.fullmatch(word)) and f"--{match[1]}" not in known:
+                near = difflib.get_close_matches(f"--{match[1]}", sorted(known), n=1)
+                self.error(f"unknown option --{match[1]}" + (f"; did you mean {near[0]}?" if near else ""))
+
+
+def _underscored(word: str) -> str:
+    match = _OPTION.fullmatch(word)
+    return f"--{match[1].replace('-', '_')}{match[2] or ''}" if match else word
+
+
+def _option_names(parser: argparse.ArgumentParser) -> set[str]:
+    names = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                names |= _option_names(child)
+    return names

@@ -1,0 +1,71 @@
+"""The console script `whisfusion`: one name in front of all commands."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+import whisfusion_asr
+from whisfusion_asr.errors import UserError, exits_cleanly
+
+# In the order of the work. Only these lines are read for --help; a command's module is imported when it is called.
+COMMANDS = {
+    "recipe": "run the stages of a recipe (what run.sh calls)",
+    "data": "validate, filter, fix, split and combine Kaldi data directories, or make one",
+    "train_tokens": "train a token model and write its token list",
+    "prepare_text": "write text and its token counts for training the text model",
+    "import_encoder": "take a frozen encoder from public weights",
+    "train": "train a model through ESPnet's task and trainer",
+    "dump_states": "write the frozen encoder's states to disk",
+    "decode": "decode states or audio with a trained model",
+    "score": "write WER, CER and TER score directories",
+    "results": "write RESULTS.md of an experiment",
+    "doctor": "show versions and devices, what is missing and the command that adds it",
+}
+
+
+@exits_cleanly
+def main(argv: Sequence[str] | None = None) -> None:
+    """Call the command that the first argument names with the arguments after it."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(help_text())
+        sys.exit(0 if words else 2)
+    if words[0] == "--version":
+        print(whisfusion_asr.__version__)
+        return
+    command = words[0].replace("-", "_")
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(COMMANDS)}"
+        raise UserError(f"whisfusion: unknown command {words[0]!r}; {hint}")
+    _module(command).main(words[1:])
+
+
+def help_text() -> str:
+    """The list of commands, a line each."""
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:{width}}  {line}" for name, line in COMMANDS.items())
+    return (
+        "usage: whisfusion COMMAND [--option value ...]\n\n"
+        f"{lines}\n\n"
+        "whisfusion COMMAND --help shows its options; dashes and underscores are equal.\n"
+        "The same command without the console script: python -m whisfusion_asr.bin.COMMAND"
+    )
+
+
+def _module(command: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"whisfusion_asr.bin.{command}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "whisfusion_asr":
+            raise
+        raise UserError(
+            f"whisfusion {command} needs the package {error.name}, which is not installed; "
+            "`whisfusion doctor` shows the command that adds it"
+        ) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""Text to token ids and back: sentencepiece (unigram, bpe) or characters; one token folder, `tokens.txt` names the ids.
+
+Id 0 is `<eos>`: it fills a canvas after the text, the first one is the text's end. Id 1 is `<unk>`. No other special
+piece exists in the list.
+"""
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from whisfusion_asr.errors import UserError
+from whisfusion_asr.files import atomic_write
+
+EOS, UNK, SPACE = "<eos>", "<unk>", "<space>"
+TOKEN_TYPES = ("unigram", "bpe", "char")
+MODEL_BLANK = "\u2581"  # sentencepiece writes a blank as this sign
+
+
+class Tokenizer:
+    """Pieces of a text and their ids; `load_tokenizer` gives the one that fits a token folder."""
+
+    eos_id = 0
+    unk_id = 1
+
+    def __init__(self, pieces: Sequence[str]) -> None:
+        self.pieces = list(pieces)
+        self._ids = {piece: number for number, piece in enumerate(self.pieces)}
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, V."""
+        return len(self.pieces)
+
+    def tokenize(self, text: str) -> list[str]:
+        """The pieces of a text, also such as the list does not know."""
+        raise NotImplementedError
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without an end token; pieces the list does not know become `<unk>`."""
+        return [self._ids.get(piece, self.unk_id) for piece in self.tokenize(text)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text up to the first end token. Raises ValueError: an id outside the list (a mask, for example)."""
+        pieces = []
+        for number in map(int, ids):
+            if number == self.eos_id:
+                break
+            if not 0 <= number < self.vocab_size:
+                raise ValueError(f"token id {number} is not one of 0 to {self.vocab_size - 1}")
+            pieces.append(self.pieces[number])
+        return self.join(pieces)
+
+    def join(self, pieces: Iterable[str]) -> str:
+        """The text of a row of pieces."""
+        raise NotImplementedError
+
+
+class CharTokenizer(Tokenizer):
+    """One piece a character; a run of blanks is one `<space>`."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return [SPACE if letter == " " else letter for letter in " ".join(text.split())]
+
+    def join(self, pieces: Iterable[str]) -> str:
+        return " ".join("".join(" " if piece == SPACE else piece for piece in pieces).split())
+
+
+class SentencePieceTokenizer(Tokenizer):
+    """Pieces of a sentencepiece model (which also normalises: NFKC, runs of blanks)."""
+
+    def __init__(self, model: str | Path) -> None:
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"{model}: not a sentencepiece model ({error}); train the tokens again") from None
+        super().__init__([self._processor.id_to_piece(number) for number in range(self._processor.vocab_size())])
+
+    def tokenize(self, text: str) -> list[str]:
+        return self._processor.encode(text, out_type=str)
+
+    def join(self, pieces: Iterable[str]) -> str:
+        return " ".join("".join(pieces).replace(MODEL_BLANK, " ").split())
+
+
+def load_tokenizer(
+    token_dir_or_tokens_txt: str | Path, token_type: str | None = None, model: str | Path | None = None
+) -> Tokenizer:
+    """The tokenizer of a token folder (or of its `tokens.txt`).
+
+    token_type: unigram, bpe or char; None = char when there is no model beside the list
+    model: sentencepiece model; None = `tokens.model` beside the list
+    Raises UserError: a missing file, a list that does not begin with `<eos>`, `<unk>`, repeats a piece or contradicts
+    its model.
+    """
+    place = Path(token_dir_or_tokens_txt)
+    tokens = place / "tokens.txt" if place.is_dir() else place
+    pieces = _read_pieces(tokens)
+    model = Path(model) if model else tokens.with_name("tokens.model")
+    if token_type not in (None, *TOKEN_TYPES):
+        raise UserError(f"token_type: '{token_type}' is not known; expected one of {', '.join(TOKEN_TYPES)}")
+    if token_type == "char" or (token_type is None and not model.exists()):
+        return make_tokenizer(pieces, None, str(tokens))
+    if not model.exists():
+        raise UserError(f"{model}: no such file; token type {token_type} needs its sentencepiece model beside {tokens}")
+    return make_tokenizer(pieces, model, str(tokens))
+
+
+def make_tokenizer(pieces: Sequence[str], model: str | Path | None, source: str) -> Tokenizer:
+    """The tokenizer of a list of pieces: characters without a sentencepiece model, else the model's.
+
+    source: where the list comes from, for the message. Raises UserError when list and model differ.
+    """
+    if model is None:
+        return CharTokenizer(pieces)
+    tokenizer = SentencePieceTokenizer(model)
+    _check_match(source, list(pieces), model, tokenizer.pieces)
+    return tokenizer
+
+
+def _read_pieces(tokens: Path) -> list[str]:
+    if not tokens.is_file():
+        raise UserError(f"{tokens}: no such file; expected one piece a line (stage parts writes it)")
+    pieces = tokens.read_text(encoding="utf-8").split("\n")
+    if pieces[-1] == "":
+        pieces.pop()
+    if pieces[:2] != [EOS, UNK]:
+        raise UserError(f"{tokens}:1: the list begins with {pieces[:2]}; expected '{EOS}' and '{UNK}' on lines 1 and 2")
+    seen: dict[str, int] = {}
+    for number, piece in enumerate(pieces, start=1):
+        if not piece or piece in seen:
+            why = f"piece '{piece}' is already on line {seen[piece]}" if piece else "empty line; expected a piece"
+            raise UserError(f"{tokens}:{number}: {why}; train the tokens again")
+        seen[piece] = number
+    return pieces
+
+
+def _check_match(tokens: str, listed: list[str], model: str | Path, known: list[str]) -> None:
+    if listed == known:
+        return
+    again = f"take the list and the model of one training ({model})"
+    if len(listed) != len(known):
+        raise UserError(f"{tokens}: {len(listed)} pieces, but the model has {len(known)}; {again}")
+    line = next(number for number, pair in enumerate(zip(listed, known, strict=True), start=1) if pair[0] != pair[1])
+    raise UserError(f"{tokens}:{line}: piece '{listed[line - 1]}', but the model has '{known[line - 1]}'; {again}")
+
+
+def train_tokenizer(texts: Iterable[str], token_type: str, vocab_size: int | None, out_dir: str | Path) -> Tokenizer:
+    """Make `tokens.txt` (and `tokens.model`, but for char) of sentences, and return the tokenizer.
+
+    vocab_size: number of ids wanted (unigram gives fewer when the text does not hold as many); char takes every
+        character and has no use for it
+    The same texts give the same files, byte by byte. Raises UserError: no text, an unknown type, an impossible size.
+    """
+    sentences = [text for text in texts if text.strip()]
+    if token_type not in TOKEN_TYPES:
+        raise UserError(f"token_type: '{token_type}' is not known; expected one of {', '.join(TOKEN_TYPES)}")
+    if not sentences:
+        raise UserError("the text to make tokens of is empty")
+    out_dir = Path(out_dir)
+    model = out_dir / "tokens.model"
+    if token_type == "char":
+        letters = sorted({letter for text in sentences for letter in CharTokenizer([]).tokenize(text)} - {SPACE})
+        model.unlink(missing_ok=True)  # of an earlier training with another type
+        return _write_tokens(out_dir, CharTokenizer([EOS, UNK, SPACE, *letters]))
+    if not vocab_size or vocab_size < 3:
+        raise UserError(f"vocab_size: {vocab_size}; token type {token_type} needs a number above 2")
+    with atomic_write(model, "wb") as file:
+        file.write(_train_sentencepiece(sentences, token_type, vocab_size))
+    return _write_tokens(out_dir, SentencePieceTokenizer(model))
+
+
+def _write_tokens(out_dir: Path, tokenizer: Tokenizer) -> Tokenizer:
+    with atomic_write(out_dir / "tokens.txt") as file:
+        file.writelines(piece + "\n" for piece in tokenizer.pieces)
+    return tokenizer
+
+
+def _train_sentencepiece(sentences: list[str], token_type: str, vocab_size: int) -> bytes:
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences),
+            model_writer=model,
+            model_type=token_type,
+            vocab_size=vocab_size,
+            hard_vocab_limit=False,
+            character_coverage=1.0,
+            eos_id=0,
+            eos_piece=EOS,
+            unk_id=1,
+            unk_piece=UNK,
+            bos_id=-1,
+            pad_id=-1,
+            num_threads=1,  # the unigram sums depend on the number of threads
+            max_sentence_length=max(len(text.encode()) for text in sentences) + 1,  # longer ones are left out silently
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise UserError(f"vocab_size {vocab_size} for token type {token_type}: {str(error).splitlines()[-1]}") from None
+    return model.getvalue()

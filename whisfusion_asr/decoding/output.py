@@ -1,0 +1,107 @@
+"""The decode directory: what one job writes, and how the jobs' parts become the whole."""
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from whisfusion_asr.errors import UserError
+from whisfusion_asr.files import atomic_write
+
+LINE_FILES = ("text", "token", "token_int", "score")
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """Result of one utterance, a line of candidates.jsonl (DESIGN names: passes and rows count network evaluations)."""
+
+    utt_id: str
+    duration: float
+    text: str
+    tokens: list[str]
+    token_int: list[int]
+    confidence: float
+    canvas: int = 0
+    passes: int = 0
+    rows: int = 0
+    candidates: list[dict[str, Any]] = field(default_factory=list)
+    chosen: int = 0
+    selection: str = ""
+    flags: list[str] = field(default_factory=list)
+    timing: dict[str, float] = field(default_factory=dict)
+
+
+def part_dir(out: Path, job: int) -> Path:
+    """Where job JOB leaves its part."""
+    return out / "logdir" / f"output.{job}"
+
+
+def write_part(out: Path, job: int, transcripts: Iterable[Transcript]) -> None:
+    """Write one job's part; the directory appears under its name only when all of it is there."""
+    final = part_dir(out, job)
+    temporary = final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    with open(temporary / "candidates.jsonl", "w", encoding="utf-8") as file:
+        for transcript in transcripts:
+            file.write(json.dumps(asdict(transcript), ensure_ascii=False) + "\n")
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)
+
+
+def merge_parts(out: Path, num_jobs: int, keys: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
+    """Join the parts into text, token, token_int, score (also under 1best_recog/), candidates.jsonl and meta.json.
+
+    keys: every utterance of the set. settings: go into meta.json, with the totals that are returned: `rtf` (decoding
+        seconds per second of audio, loading excluded), `utterances`, `passes` and `rows` (means), `flags` (counts).
+    raises UserError: a part is missing, or the parts do not hold exactly the keys
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for job in range(1, num_jobs + 1):
+        path = part_dir(out, job) / "candidates.jsonl"
+        if not path.is_file():
+            raise UserError(f"{path}: the part of job {job} of {num_jobs} is missing; run the decode stage again")
+        for line in path.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            found[record["utt_id"]] = record
+    missing, extra = sorted(set(keys) - set(found)), sorted(set(found) - set(keys))
+    if missing or extra:
+        raise UserError(
+            f"{out}: decoded utterances differ from the set: {len(missing)} missing {missing[:5]}, "
+            f"{len(extra)} too many {extra[:5]}; remove {out} and decode again"
+        )
+    records = [found[key] for key in sorted(keys)]
+    _write_lines(out, records)
+    _write_lines(out / "1best_recog", records)
+    with atomic_write(out / "candidates.jsonl") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    totals = _totals(records)
+    with atomic_write(out / "meta.json") as file:
+        json.dump({**settings, **totals}, file, indent=2, sort_keys=True)
+        file.write("\n")
+    return totals
+
+
+def _write_lines(directory: Path, records: list[dict[str, Any]]) -> None:
+    values = {"text": lambda r: r["text"], "token": lambda r: " ".join(r["tokens"]),
+              "token_int": lambda r: " ".join(map(str, r["token_int"])), "score": lambda r: f"{r['confidence']:.6f}"}
+    for name in LINE_FILES:
+        with atomic_write(directory / name) as file:
+            file.writelines(f"{r['utt_id']} {values[name](r)}".rstrip() + "\n" for r in records)
+
+
+def _totals(records: list[dict[str, Any]]) -> dict[str, Any]:
+    duration = sum(r["duration"] for r in records)
+    seconds = sum(sum(r["timing"].values()) for r in records)
+    flags = sorted({flag for r in records for flag in r["flags"]})
+    return {
+        "utterances": len(records),
+        "audio_seconds": round(duration, 3),
+        "decode_seconds": round(seconds, 3),
+        "rtf": round(seconds / duration, 5) if duration else None,
+        "passes": round(sum(r["passes"] for r in records) / len(records), 3),
+        "rows": round(sum(r["rows"] for r in records) / len(records), 3),
+        "flags": {flag: sum(flag in r["flags"] for r in records) for flag in flags},
+    }

@@ -1,0 +1,136 @@
+"""The canvas: one row of token slots that training corrupts and decoding fills. One definition for both."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whisfusion_asr.errors import UserError
+
+
+@dataclass(frozen=True)
+class CanvasSpec:
+    """Which ids a canvas is made of.
+
+    vocab_size: V, ids that can be predicted; the mask has id V, a row of the input embedding only.
+    eos_id: ends the text and fills the rest of the canvas (the first one is the end, the others are padding).
+    bos_id: visible at position 0 if the decoder was trained with one, else None.
+    """
+
+    vocab_size: int
+    eos_id: int = 0
+    bos_id: int | None = None
+
+    @property
+    def mask_id(self) -> int:
+        return self.vocab_size
+
+    @property
+    def prefix(self) -> int:
+        """Number of positions at the front that are never masked."""
+        return 0 if self.bos_id is None else 1
+
+
+@dataclass(frozen=True)
+class CanvasRule:
+    """How long a canvas is; the same rule in training and decoding.
+
+    fit: "fixed" (always `length`, as published), "count" (CTC token count + margin) or "frames"
+        (`tokens_per_frame` times the number of encoder frames, + margin).
+    length: slots of a fixed canvas.
+    margin: slots beyond the expected text in decoding; training draws 1..margin.
+    tokens_per_frame: upper bound of the speaking rate, for "frames".
+    """
+
+    fit: str = "fixed"
+    length: int = 256
+    margin: int = 4
+    tokens_per_frame: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.fit not in ("fixed", "count", "frames"):
+            raise UserError(f"canvas_conf.fit: {self.fit!r} is unknown; expected fixed, count or frames")
+        if self.length < 1 or self.margin < 1:
+            raise UserError(f"canvas_conf: length {self.length} and margin {self.margin} must be at least 1")
+
+    @classmethod
+    def from_conf(cls, conf: Mapping[str, Any] | None) -> "CanvasRule":
+        """The rule of a YAML's `canvas_conf`. Raises UserError for an unknown key."""
+        unknown = sorted(set(conf or {}) - set(cls.__dataclass_fields__))
+        if unknown:
+            known = ", ".join(cls.__dataclass_fields__)
+            raise UserError(f"canvas_conf: unknown key {', '.join(unknown)}; it knows {known}")
+        return cls(**(conf or {}))
+
+    def expected(self, frames: Tensor | None, counts: Tensor | None) -> Tensor | None:
+        """Tokens to expect per utterance, (B,) int64; None where only the text itself can tell (text-only training)."""
+        if self.fit == "frames" and frames is not None:
+            return torch.ceil(frames * self.tokens_per_frame).long()
+        if self.fit == "count" and counts is not None:
+            return counts.long()
+        return None
+
+    def decoding_length(self, spec: CanvasSpec, frames: int, count: int | None) -> int:
+        """L for one utterance of `frames` encoder frames and `count` CTC tokens. Raises UserError without a count."""
+        if self.fit == "fixed":
+            return self.length
+        expected = self.expected(torch.tensor([frames]), None if count is None else torch.tensor([count]))
+        if expected is None:
+            raise UserError("canvas_conf.fit: count needs a CTC head; set ctc: ctc_head or fit: frames")
+        return spec.prefix + int(expected) + self.margin
+
+    def training_length(self, spec: CanvasSpec, text_lengths: Tensor, expected: Tensor | None, seed: int) -> int:
+        """L for a batch: room for the longest text or expectation, and 1..margin slots drawn from `seed`.
+
+        text_lengths: (B,) int64. Raises UserError when a text does not fit into a fixed canvas.
+        """
+        longest = int(text_lengths.max()) + spec.prefix
+        if self.fit == "fixed":
+            if longest > self.length:
+                raise UserError(
+                    f"a text of {longest} tokens does not fit the canvas of {self.length}: "
+                    f"filter the data or set model_conf.canvas_conf.length to {longest + 1}"
+                )
+            return self.length
+        if expected is not None:
+            longest = max(longest, int(expected.max()) + spec.prefix)
+        generator = torch.Generator().manual_seed(seed)
+        return longest + int(torch.randint(1, self.margin + 1, (), generator=generator))
+
+
+def fill_canvas(text: Tensor, text_lengths: Tensor, length: int, spec: CanvasSpec) -> Tensor:
+    """Lay texts on canvases: [bos] text eos eos ...
+
+    text: (B, N) int64, anything beyond text_lengths is ignored
+    text_lengths: (B,) int64
+    returns: (B, L) int64
+    raises UserError: a text is longer than the canvas
+    """
+    longest = int(text_lengths.max()) + spec.prefix
+    if longest > length:
+        raise UserError(f"a text of {longest} tokens does not fit a canvas of {length}")
+    canvas = text.new_full((text.size(0), length), spec.eos_id)
+    width = min(text.size(1), length - spec.prefix)
+    inside = torch.arange(width, device=text.device) < text_lengths[:, None]
+    canvas[:, spec.prefix : spec.prefix + width] = torch.where(inside, text[:, :width], spec.eos_id)
+    if spec.bos_id is not None:
+        canvas[:, 0] = spec.bos_id
+    return canvas
+
+
+def emitted_tokens(row: list[int], spec: CanvasSpec, after_end: str = "cut") -> list[int]:
+    """Positions of a canvas row that are text.
+
+    after_end: "cut" stops at the first eos; "skip" leaves eos out wherever it stands (the released code's rule).
+    returns: indices into the row, in order, without the prefix
+    """
+    indices = []
+    for index in range(spec.prefix, len(row)):
+        if row[index] == spec.eos_id:
+            if after_end == "cut":
+                break
+            continue
+        indices.append(index)
+    return indices

@@ -1,0 +1,115 @@
+"""The cross-attention adapter: how a text decoder reads encoder states, with or without the position ruler."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from whisfusion_asr.models.attention import attend, rotary_table, rotate, split_heads
+from whisfusion_asr.models.frontend import frames_mask
+
+# The ruler's frequencies: base 100 keeps one token's step visible in every pair of a head of 32 to 64 dimensions.
+RULER_BASE = 100.0
+
+
+@dataclass(frozen=True)
+class Acoustics:
+    """What the decoder may know of the audio of B utterances.
+
+    states: (B, T, D); lengths: (B,); positions: (B, T) places on the ruler, counts: (B,) tokens counted by CTC,
+    both None without a CTC head.
+    """
+
+    states: Tensor
+    lengths: Tensor
+    positions: Tensor | None = None
+    counts: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Keys and values of all adapters, computed once per utterance: lists of (B, H, S, E), and key_mask (B, S)."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    key_mask: Tensor
+
+    def repeat(self, rows: int) -> "Memory":
+        """The memory of one utterance for `rows` candidates, without copying."""
+
+        def expand(tensor: Tensor) -> Tensor:
+            return tensor.expand(rows, *tensor.shape[1:])
+
+        return Memory([expand(k) for k in self.keys], [expand(v) for v in self.values], expand(self.key_mask))
+
+
+class PositionRuler(nn.Module):
+    """Gives every canvas slot a key at its own position beyond the last counted token.
+
+    The frames carry their CTC count as position (count_positions). A learned end state stands at the positions
+    n, n + 1, ... of the canvas, n being the token count: a slot there finds it and learns that the text has ended.
+    """
+
+    def __init__(self, state_size: int) -> None:
+        super().__init__()
+        self.end_state = nn.Parameter(torch.randn(state_size))
+
+    def forward(self, acoustics: Acoustics, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Append L end states. Returns states (B, T + L, D), positions (B, T + L), key_mask (B, T + L)."""
+        assert acoustics.positions is not None and acoustics.counts is not None
+        batch = acoustics.states.size(0)
+        slots = torch.arange(length, device=acoustics.states.device)
+        ends = self.end_state.expand(batch, length, -1)
+        inside = frames_mask(acoustics.lengths, acoustics.states.size(1))
+        states = torch.cat((acoustics.states, ends), 1)
+        positions = torch.cat((acoustics.positions, slots.expand(batch, length).float()), 1)
+        return states, positions, torch.cat((inside, slots >= acoustics.counts[:, None]), 1)
+
+
+class Adapter(nn.Module):
+    """x + out(attention(q(norm x), k(states), v(states))), to be put between self-attention and feed-forward.
+
+    With the ruler, queries and keys get a learned bias per head and are turned by their positions (canvas slot, CTC
+    count). The biases start equal, so that the score before any training is a kernel with its maximum where slot and
+    count agree: the adapter looks at the right frames from step 0. No additive mask, so flash attention stays possible.
+
+    out_std: standard deviation of the output projection at the start; 0 leaves the text decoder undisturbed, None is
+        torch's default, as in the released code.
+    """
+
+    def __init__(self, size: int, state_size: int, heads: int, eps: float, ruler: bool,
+                 out_std: float | None = 0.02) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.RMSNorm(size, eps=eps)
+        self.q_proj = nn.Linear(size, size, bias=False)
+        self.kv_proj = nn.Linear(state_size, 2 * size, bias=False)
+        self.out_proj = nn.Linear(size, size, bias=False)
+        if out_std is not None:
+            nn.init.normal_(self.out_proj.weight, std=out_std)
+        self.ruler = ruler
+        if ruler:
+            # 2 makes the initial kernel's peak 2 * 4 * (E / 2) / sqrt(E) above its mean: sharp, not saturated.
+            self.query_bias = nn.Parameter(torch.full((heads, 1, size // heads), 2.0))
+            self.key_bias = nn.Parameter(torch.full((heads, 1, size // heads), 2.0))
+
+    def read(self, states: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
+        """states: (B, S, D); positions: (B, S) with a ruler. Returns keys and values (B, H, S, E)."""
+        key, value = (split_heads(part, self.heads) for part in self.kv_proj(states).chunk(2, dim=-1))
+        if self.ruler:
+            key = rotate(key + self.key_bias, rotary_table(positions, key.size(-1), RULER_BASE))
+        return key, value
+
+    def forward(self, x: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, slots: Tensor) -> Tensor:
+        """x: (B, L, D); key, value: (B, H, S, E); key_mask: (B, S); slots: (L,) token index. Returns (B, L, D)."""
+        query = split_heads(self.q_proj(self.norm(x)), self.heads)
+        if self.ruler:
+            query = rotate(query + self.query_bias, rotary_table(slots, query.size(-1), RULER_BASE))
+        return x + self.out_proj(attend(query, key, value, key_mask))
+
+
+def frame_clock(frames: int, size: int, device: torch.device) -> Tensor:
+    """Sinusoids of time for states without a ruler, (T, D): attention alone cannot tell one frame from another."""
+    cos, sin = rotary_table(torch.arange(frames, device=device), 2 * math.ceil(size / 2), 10000.0)
+    return torch.cat((sin, cos), -1)[:, :size]

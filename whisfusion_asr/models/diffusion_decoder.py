@@ -1,0 +1,121 @@
+"""The diffusion transformer decoder: bidirectional, RoPE, RMSNorm, SwiGLU, a cross-attention adapter in every block."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from whisfusion_asr.errors import UserError
+from whisfusion_asr.models.adapter import Acoustics, Adapter, Memory, PositionRuler, frame_clock
+from whisfusion_asr.models.attention import attend, rotary_table, rotate, split_heads
+from whisfusion_asr.models.frontend import frames_mask
+
+
+class DecoderAttention(nn.Module):
+    """Self-attention over the whole canvas, no mask of any kind: padding slots are ordinary tokens."""
+
+    def __init__(self, size: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(size, 3 * size, bias=False)
+        self.out = nn.Linear(size, size, bias=False)
+
+    def forward(self, x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+        """x: (B, L, D); table: rotary cosines and sines of the slots. Returns (B, L, D)."""
+        query, key, value = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        return self.out(attend(rotate(query, table), rotate(key, table), value))
+
+
+class SwiGLU(nn.Module):
+    """w3(silu(w1 x) * w2 x)."""
+
+    def __init__(self, size: int, hidden: int) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(size, hidden, bias=False)
+        self.w2 = nn.Linear(size, hidden, bias=False)
+        self.w3 = nn.Linear(hidden, size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., D). Returns (..., D)."""
+        return self.w3(F.silu(self.w1(x)) * self.w2(x))
+
+
+class DecoderBlock(nn.Module):
+    """The text half of a block; its adapter is kept apart so that the two can be trained apart."""
+
+    def __init__(self, size: int, heads: int, ffn_size: int, eps: float, residual_scale: float) -> None:
+        super().__init__()
+        self.norm_1 = nn.RMSNorm(size, eps=eps)
+        self.attn = DecoderAttention(size, heads)
+        self.norm_2 = nn.RMSNorm(size, eps=eps)
+        self.mlp = SwiGLU(size, ffn_size)
+        for last in (self.attn.out, self.mlp.w3):
+            last.weight.data.mul_(residual_scale)
+
+
+class DiffusionDecoder(nn.Module):
+    """Masked canvas and acoustics -> logits of every slot (Whisfusion, SMDM's network).
+
+    vocab_size: V; the embedding has V + 1 rows, the last is the mask; the head (not tied) cannot predict the mask.
+    encoder_output_size: width of the states; None makes a text-only model without adapters.
+    ruler: "ctc_count" (positions from a CTC head, see Adapter) or "none" (sinusoids of time added to the states when
+        `clock` is true; Whisper states know their time already).
+    embed_std, residual_scale: start values that let a small model leave the unigram plateau within 300 steps.
+    """
+
+    def __init__(self, vocab_size: int, encoder_output_size: int | None = None, size: int = 192, num_blocks: int = 4,
+                 attention_heads: int = 4, ffn_size: int = 512, norm_eps: float = 1e-5, rope_base: float = 10000.0,
+                 embed_std: float = 0.7, residual_scale: float = 0.5, ruler: str = "none", clock: bool = False,
+                 adapter_out_std: float | None = 0.02, prefix: int = 0) -> None:
+        super().__init__()
+        if ruler not in ("none", "ctc_count"):
+            raise UserError(f"decoder_conf.ruler: {ruler!r} is unknown; expected none or ctc_count")
+        if size % (2 * attention_heads):
+            raise UserError(f"decoder_conf: size {size} must be a multiple of 2 * attention_heads ({attention_heads})")
+        self.size, self.heads, self.rope_base, self.clock, self.prefix = size, attention_heads, rope_base, clock, prefix
+        self.embed = nn.Embedding(vocab_size + 1, size)
+        nn.init.normal_(self.embed.weight, std=embed_std)
+        self.blocks = nn.ModuleList(
+            DecoderBlock(size, attention_heads, ffn_size, norm_eps, residual_scale) for _ in range(num_blocks)
+        )
+        self.adapters, self.ruler = None, None
+        if encoder_output_size is not None:
+            self.adapters = nn.ModuleList(
+                Adapter(size, encoder_output_size, attention_heads, norm_eps, ruler != "none", adapter_out_std)
+                for _ in range(num_blocks)
+            )
+            self.ruler = PositionRuler(encoder_output_size) if ruler != "none" else None
+        self.norm = nn.RMSNorm(size, eps=norm_eps)
+        self.head = nn.Linear(size, vocab_size, bias=False)
+
+    def read(self, acoustics: Acoustics | None, length: int) -> Memory | None:
+        """Keys and values of all adapters for canvases of L slots; None (text only) without acoustics.
+
+        Raises UserError when the ruler is on and there is no CTC head to count tokens.
+        """
+        if acoustics is None or self.adapters is None:
+            return None
+        if self.ruler is None:
+            states, positions = acoustics.states, None
+            key_mask = frames_mask(acoustics.lengths, states.size(1))
+            if self.clock:
+                states = states + frame_clock(states.size(1), states.size(2), states.device)
+        elif acoustics.positions is None:
+            raise UserError("decoder_conf.ruler: ctc_count needs a CTC head: set ctc: ctc_head in the same YAML")
+        else:
+            states, positions, key_mask = self.ruler(acoustics, length - self.prefix)
+        pairs = [adapter.read(states, positions) for adapter in self.adapters]
+        return Memory([key for key, _ in pairs], [value for _, value in pairs], key_mask)
+
+    def forward(self, canvas: Tensor, memory: Memory | None = None) -> Tensor:
+        """canvas: (B, L) int64; memory: what `read` returned for these rows. Returns logits (B, L, V)."""
+        x = self.embed(canvas)
+        slots = torch.arange(canvas.size(1), device=canvas.device)
+        table = rotary_table(slots, self.size // self.heads, self.rope_base)
+        for index, block in enumerate(self.blocks):
+            x = x + block.attn(block.norm_1(x), table)
+            if memory is not None:
+                assert self.adapters is not None
+                key, value = memory.keys[index], memory.values[index]
+                x = self.adapters[index](x, key, value, memory.key_mask, slots - self.prefix)
+            x = x + block.mlp(block.norm_2(x))
+        return self.head(self.norm(x))

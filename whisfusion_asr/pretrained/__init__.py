@@ -1,0 +1,1 @@
+"""Public weights and archives: fetched with resume and checksums, and brought into our modules."""

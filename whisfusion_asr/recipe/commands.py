@@ -1,0 +1,144 @@
+"""The commands that the stages run, as lists of words; each can be typed by hand."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from whisfusion_asr.recipe.layout import Layout
+from whisfusion_asr.recipe.options import Options
+from whisfusion_asr.recipe.settings import find_config, split_arguments
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Builds command lines from options; `JOB` stands for the number of a job."""
+
+    options: Options
+    layout: Layout
+
+    def local_data(self) -> list[str]:
+        """The corpus' own preparation."""
+        return ["bash", "local/data.sh", *split_arguments(self.options.local_data_opts)]
+
+    def validate(self, name: str) -> list[str]:
+        """Check a data directory."""
+        return self._module("data", "validate", self.layout.data(name))
+
+    def filter(self, name: str) -> list[str]:
+        """Drop utterances of a training or validation set that cannot be used."""
+        o = self.options
+        limits = ("--min_seconds", o.min_wav_duration, "--max_seconds", o.max_wav_duration)
+        return self._module("data", "filter", self.layout.data(name), *limits, "--max_loss", o.max_data_loss)
+
+    def tokens(self) -> list[str]:
+        """Train the token model."""
+        o, extra = self.options, self.options.words("token_text")
+        return self._module(
+            "train_tokens",
+            *("--text", self.layout.data(o.train_set) / "text"),
+            *(("--plain_text", *extra) if extra else ()),
+            *("--token_type", o.token_type),
+            *(() if o.token_type == "char" else ("--vocab_size", o.nbpe)),
+            *("--out", self.layout.tokens),
+        )
+
+    def prepare_text(self, name: str, sentences: str) -> list[str]:
+        """Tokenise the transcripts of a set, or a file of plain sentences in their place."""
+        source = ("--text", sentences, "--plain", "true") if sentences else ("--text", self.layout.data(name) / "text")
+        return self._module(
+            "prepare_text", *source, "--token_list", self.layout.tokens, "--out", self.layout.text(name)
+        )
+
+    def import_encoder(self) -> list[str]:
+        """Fetch and convert a published encoder."""
+        o = self.options
+        words = ("--config", find_config(o.encoder_config), "--out", self.layout.encoder)
+        return self._module("import_encoder", *words, *split_arguments(o.encoder_args))
+
+    def dump(self, name: str, jobs: int) -> list[str]:
+        """Encoder states of a set, one job of many."""
+        return self._module(
+            "dump_states", "--encoder_dir", self.layout.encoder, *self._dumped(name, jobs), "--job", "JOB"
+        )
+
+    def dump_merge(self, name: str, jobs: int) -> list[str]:
+        """The common index of the jobs' states."""
+        return self._module("dump_states", *self._dumped(name, jobs), "--merge", "true")
+
+    def train(self, config: str, out: Path, data: str, init: tuple[str, ...] = (), arguments: str = "") -> list[str]:
+        """A training; `data` is audio, states or text."""
+        o = self.options
+        tokens = self.layout.tokens
+        model = () if o.token_type == "char" else ("--bpemodel", tokens / "tokens.model")
+        return self._module(
+            "train",
+            *("--config", find_config(config), "--output_dir", out),
+            *("--token_type", "char" if o.token_type == "char" else "bpe", "--token_list", tokens / "tokens.txt"),
+            *model,
+            *self._training_data("train", o.train_set, data),
+            *self._training_data("valid", o.valid_set, data),
+            *("--ngpu", o.ngpu, "--resume", "true", "--seed", o.seed),
+            *(("--multiprocessing_distributed", "true") if o.ngpu > 1 or o.num_nodes > 1 else ()),
+            *(("--init_param", *init) if init else ()),
+            *split_arguments(arguments),
+        )
+
+    def decode(self, config: str, name: str, jobs: int) -> list[str]:
+        """Recognise a set, one job of many."""
+        return self._decode(config, name, jobs, "--job", "JOB")
+
+    def decode_merge(self, config: str, name: str, jobs: int) -> list[str]:
+        """The common files of the jobs' results."""
+        return self._decode(config, name, jobs, "--merge", "true")
+
+    def score(self, config: str, name: str) -> list[str]:
+        """Error rates of a decoded set."""
+        data, decoded = self.layout.data(name), self.layout.decoding(config, name)
+        return self._module(
+            "score",
+            *("--ref", data / "text", "--hyp", decoded / "text", "--utt2spk", data / "utt2spk"),
+            *("--token_list", self.layout.tokens, "--out", decoded),
+        )
+
+    def results(self) -> list[str]:
+        """RESULTS.md of the model."""
+        return self._module("results", "--exp_dir", self.layout.model, "--out", self.layout.model / "RESULTS.md")
+
+    def training_files(self, name: str, data: str) -> tuple[Path, ...]:
+        """What a training reads of a set: features, text and lengths."""
+        if data == "text":
+            return self.layout.text(name) / "text", self.layout.text(name) / "shape"
+        text = self.layout.data(name) / "text"
+        if data == "states":
+            states = self.layout.states(name)
+            return states / "states.scp", text, states / "shape"
+        return self.layout.data(name) / "wav.scp", text, self.layout.data(name) / "utt2num_samples"
+
+    def _training_data(self, role: str, name: str, data: str) -> list[object]:
+        *sources, shape = self.training_files(name, data)
+        if data == "states":
+            triples = [f"{self.layout.states(name)},states,states", f"{sources[1]},text,text"]
+        elif data == "audio":
+            triples = [f"{self.layout.data(name)},speech,audio", f"{sources[1]},text,text"]
+        else:
+            triples = [f"{sources[0]},text,text"]
+        words: list[object] = []
+        for triple in triples:
+            words += [f"--{role}_data_path_and_name_and_type", triple]
+        return [*words, f"--{role}_shape_file", shape]
+
+    def _decode(self, config: str, name: str, jobs: int, *task: str) -> list[str]:
+        o = self.options
+        states = ("--states_dir", self.layout.states(name)) if o.feats_type == "states" else ()
+        return self._module(
+            "decode",
+            *("--exp_dir", self.layout.model, "--model_file", o.inference_model, "--config", find_config(config)),
+            *("--data_dir", self.layout.data(name), *states, "--out", self.layout.decoding(config, name)),
+            *("--num_jobs", jobs, *task),
+            *split_arguments(o.inference_args),
+        )
+
+    def _dumped(self, name: str, jobs: int) -> list[object]:
+        return ["--data_dir", self.layout.data(name), "--out", self.layout.states(name), "--num_jobs", jobs]
+
+    def _module(self, name: str, *words: object) -> list[str]:
+        return [self.options.python, "-m", f"whisfusion_asr.bin.{name}", *map(str, words)]

@@ -1,0 +1,147 @@
+"""The options of a recipe: one record; parser, help and presets are made from it."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from whisfusion_asr.errors import UserError
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Options:
+    """Values of one call; paths are relative to the recipe directory, lists are separated by blanks."""
+
+    # What to run
+    stage: str = _option("0", "first stage, a number or a name; `list` prints the table of stages")
+    stop_stage: str = _option("6", "last stage, a number or a name")
+    skip_stages: str = _option("", "stages to leave out, numbers or names")
+    preset: str = _option("", "values of conf/preset_NAME.yaml; they replace those of run.sh, the command line wins")
+    dry_run: bool = _option(False, "print the commands, what they would write and need, and run nothing")
+    force: bool = _option(False, "redo what is up to date; an old training is moved to <dir>.old-N")
+    # Where and with what
+    datadir: str = _option("data", "Kaldi directories and token models")
+    dumpdir: str = _option("dump", "encoder states and tokenised text")
+    expdir: str = _option("exp", "trained models and results")
+    python: str = _option("python3", "interpreter that runs the commands")
+    nj: int = _option(4, "jobs of the state dump")
+    inference_nj: int = _option(4, "jobs of the decoding")
+    ngpu: int = _option(0, "GPUs of a machine for training, dump and decoding; 0 is the CPU")
+    num_nodes: int = _option(1, "machines of a training (more than one: Slurm)")
+    seed: int = _option(0, "seed of every training")
+    # Data
+    train_set: str = _option("", "name of the training set, a directory below datadir")
+    valid_set: str = _option("", "name of the validation set")
+    test_sets: str = _option("", "names of the sets to decode and score")
+    lang: str = _option("", "language, becomes part of the default tags")
+    local_data_opts: str = _option("", "options for local/data.sh")
+    min_wav_duration: float = _option(0.1, "shorter training and validation utterances are dropped (seconds)")
+    max_wav_duration: float = _option(30.0, "longer training and validation utterances are dropped (seconds)")
+    max_data_loss: float = _option(0.05, "largest share of a set that may be dropped before it is an error")
+    # Tokens and parts
+    token_type: str = _option("unigram", "unigram, bpe or char")
+    nbpe: int = _option(500, "number of tokens (unigram and bpe)")
+    token_text: str = _option("", "files of plain sentences that the token model sees besides the training transcripts")
+    text_data: str = _option("", "plain sentences for the text model; default: the training transcripts")
+    text_valid: str = _option("", "plain sentences to validate the text model; default: the validation transcripts")
+    feats_type: str = _option("states", "states: train on dumped encoder states; raw: on audio")
+    encoder_config: str = _option("", "YAML of the encoder: imported with `encoder: whisper`, else trained")
+    encoder_tag: str = _option("", "name of the encoder's directory below expdir")
+    encoder_args: str = _option("", "more options for the import or training of the encoder")
+    text_config: str = _option("", "YAML of the text diffusion model; empty: none")
+    text_tag: str = _option("", "name of the text model's directory below expdir")
+    text_args: str = _option("", "more options for its training")
+    # Model
+    ctc_config: str = _option("", "YAML of a CTC head to train on the dumped states first; empty: none")
+    adapter_config: str = _option("", "YAML of stage train_adapter (the paper's stage 1); empty: left out")
+    adapter_args: str = _option("", "more options for stage train_adapter")
+    asr_config: str = _option("", "YAML of stage train_decoder (the paper's stage 2)")
+    asr_args: str = _option("", "more options for stage train_decoder")
+    asr_tag: str = _option("", "name of the model's directory below expdir; default: config name and tokens")
+    # Decoding
+    inference_config: str = _option("", "YAML files of the decoding; each gets a directory of its own")
+    inference_args: str = _option("", "more options for the decoding")
+    inference_tag: str = _option("", "name of the decoding's directory; default: name of its YAML")
+    inference_model: str = _option("valid.loss.ave.pth", "checkpoint to decode with")
+
+    def words(self, name: str) -> list[str]:
+        """The blank-separated values of an option, each once."""
+        return list(dict.fromkeys(getattr(self, name).split()))
+
+    def need(self, name: str, stage: str) -> str:
+        """Value of an option that a stage cannot do without."""
+        if not getattr(self, name):
+            raise UserError(f"--{name} is not set; stage {stage} needs it. Set it in run.sh or on the command line")
+        return getattr(self, name)
+
+    def check(self) -> None:
+        """Refuse combinations that no stage can run; raises UserError naming the options."""
+        if self.train_set and self.train_set == self.valid_set:
+            raise UserError(f"--train_set and --valid_set are both {self.train_set}; they must differ")
+        if self.train_set and self.train_set in self.words("test_sets"):
+            raise UserError(f"--test_sets contains the training set {self.train_set}")
+        for name, allowed in (("token_type", ("unigram", "bpe", "char")), ("feats_type", ("states", "raw"))):
+            if getattr(self, name) not in allowed:
+                raise UserError(f"--{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        for name in ("nj", "inference_nj", "num_nodes", "nbpe"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("datadir", "dumpdir", "expdir", "asr_tag", "encoder_tag", "inference_tag"):
+            if "JOB" in getattr(self, name):
+                raise UserError(f"--{name} {getattr(self, name)}: JOB stands for a job's number; choose another name")
+        if self.ngpu < 0:
+            raise UserError(f"--ngpu must be 0 (CPU) or more, got {self.ngpu}")
+        if self.ctc_config and self.feats_type == "raw":
+            raise UserError("--ctc_config trains on dumped states; with --feats_type raw leave it empty")
+        if self.inference_tag and len(self.words("inference_config")) > 1:
+            raise UserError("--inference_tag names one directory, but --inference_config holds several files")
+
+
+def build_options(*layers: Mapping[str, Any]) -> Options:
+    """Options from layers of values, the later ones win; checked."""
+    options = replace(Options(), **{name: value for layer in layers for name, value in layer.items()})
+    options.check()
+    return options
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """Values of conf/preset_NAME.yaml of the recipe; every key must be an option, every value of its type."""
+    if not name:
+        return {}
+    import yaml  # here, so that `--help` works on a bare machine
+
+    path = Path("conf", f"preset_{name}.yaml")
+    if not path.is_file():
+        known = sorted(p.stem.removeprefix("preset_") for p in Path("conf").glob("preset_*.yaml"))
+        raise UserError(f"{path} does not exist; presets of this recipe: {', '.join(known) or 'none'}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected lines `option: value`")
+    known = {f.name: f for f in fields(Options)}
+    return {key: _preset_value(path, str(key), value, known) for key, value in values.items()}
+
+
+def _preset_value(path: Path, key: str, value: Any, known: Mapping[str, Field]) -> Any:
+    if key not in known or key == "preset":
+        near = difflib.get_close_matches(key, known, n=1)
+        raise UserError(f"{path}: unknown option {key}" + (f"; did you mean {near[0]}?" if near else ""))
+    wanted = known[key].type
+    if wanted is str and isinstance(value, list):
+        return " ".join(map(str, value))
+    if wanted is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return str(value)
+    if wanted is str and value is None:
+        return ""
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not wanted:
+        raise UserError(f"{path}: {key}: expected {wanted.__name__}, got {value!r}")
+    return value

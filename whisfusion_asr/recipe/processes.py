@@ -1,0 +1,109 @@
+"""Child processes in groups of their own that never outlive the runner."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import IO
+
+from whisfusion_asr.errors import UserError
+
+_GRACE = 5.0  # seconds between asking children to end and killing them
+
+
+class Interrupted(Exception):
+    """The runner got a signal that asks it to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
+
+
+class Processes:
+    """Starts children; when the `with` block is left, or the runner dies in any way, all of them end."""
+
+    def __enter__(self) -> "Processes":
+        self._running: dict[int, subprocess.Popen] = {}
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _raise_interrupted)
+        self._watchdog = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("watchdog.py")],
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # an impatient second Ctrl-C must not leave children behind
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for group in self._running:
+                _kill_group(group, number)
+            end = time.monotonic() + _GRACE
+            while self._running and time.monotonic() < end:
+                self._running = {group: child for group, child in self._running.items() if child.poll() is None}
+                time.sleep(0.02)
+        self._report_end()
+
+    def start(
+        self, words: Sequence[str], log: IO[bytes] | None = None, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen:
+        """Start a command; its output goes to `log`, or where the runner's goes."""
+        try:
+            child = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT if log else None,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise UserError(f"{words[0]}: command not found; is utils/install.sh done?") from error
+        self._running[child.pid] = child
+        self._tell(f"+{child.pid}")
+        return child
+
+    def poll(self, child: subprocess.Popen) -> int | None:
+        """Exit code of a child, None while it runs; what a failed one has started is ended too."""
+        code = child.poll()
+        if code is not None and child.pid in self._running:
+            if code:
+                _kill_group(child.pid, signal.SIGKILL)
+            del self._running[child.pid]
+            self._tell(f"-{child.pid}")
+        return code
+
+    def wait(self, child: subprocess.Popen) -> int:
+        """Exit code of a child, after it has ended."""
+        while (code := self.poll(child)) is None:
+            time.sleep(0.02)
+        return code
+
+    def _tell(self, line: str) -> None:
+        assert self._watchdog.stdin is not None
+        self._watchdog.stdin.write(line + "\n")
+        self._watchdog.stdin.flush()
+
+    def _report_end(self) -> None:
+        assert self._watchdog.stdin is not None
+        self._watchdog.stdin.close()
+        self._watchdog.wait()
+
+
+def _raise_interrupted(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)
+
+
+def _kill_group(group: int, number: int) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,87 @@
+"""The table of stages. Numbers are public and never change."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from whisfusion_asr.errors import UserError
+from whisfusion_asr.recipe.options import Options
+from whisfusion_asr.recipe.steps import Step, Steps
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A line of the table; `steps` is None for a slot that a later version fills."""
+
+    number: int
+    name: str
+    reads: str
+    writes: str
+    time: str
+    steps: Callable[[Steps], Iterator[Step]] | None
+    needs: tuple[str, ...] = ("train_set", "valid_set")
+    other_name: str = ""
+
+
+STAGES = (
+    Stage(0, "data", "the corpus, local/data.sh", "data/<set>", "minutes; hours for a download", Steps.data),
+    Stage(1, "parts", "data/<train>/text", "token model, encoder, text model", "minutes to a day", Steps.parts),
+    Stage(2, "dump", "data/<set>, encoder", "dump/states/<set>", "1/10 to 1/200 of the audio", Steps.dump),
+    Stage(
+        3, "train_adapter", "dump, text model", "exp/<tag>_adapter", "minutes to a day", Steps.train_adapter,
+        other_name="stage1",
+    ),
+    Stage(
+        4, "train_decoder", "dump, exp/<tag>_adapter", "exp/<tag>", "minutes to days", Steps.train_decoder,
+        other_name="stage2",
+    ),
+    Stage(
+        5, "decode", "dump, exp/<tag>", "exp/<tag>/<decoding>/<set>", "minutes", Steps.decode,
+        needs=("test_sets", "inference_config"),
+    ),
+    Stage(
+        6, "score", "decoded and reference text", "score_{wer,cer,ter}, RESULTS.md", "seconds", Steps.score,
+        needs=("test_sets", "inference_config"),
+    ),
+    Stage(7, "compare", "results of several systems", "exp/COMPARISON.md", "(a later version)", None, needs=()),
+    Stage(8, "publish", "exp/<tag>", "a packed model", "(a later version)", None, needs=()),
+)  # fmt: skip
+_LAST = max(stage.number for stage in STAGES if stage.steps)
+
+
+def stage_list() -> str:
+    """The table that `--stage list` prints."""
+    rows = [("", "stage", "reads", "writes", "typical time")]
+    for stage in STAGES:
+        also = f" ({stage.other_name})" if stage.other_name else ""
+        rows.append((str(stage.number), stage.name + also, stage.reads, stage.writes, stage.time))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def find_stage(text: str, option: str) -> Stage:
+    """Stage of a number or name; raises UserError for an unknown one."""
+    for stage in STAGES:
+        if text in (str(stage.number), stage.name, stage.other_name or None):
+            return stage
+    names = ", ".join(f"{stage.number} {stage.name}" for stage in STAGES)
+    raise UserError(f"--{option} {text}: no such stage; there are {names}")
+
+
+def chosen_stages(options: Options) -> list[Stage]:
+    """Stages that the options ask for, in order; raises UserError when there is none or one that does not exist yet."""
+    first = find_stage(options.stage, "stage")
+    # A large number means "to the end" for people who know ESPnet's default 10000.
+    to_end = options.stop_stage.isdigit() and int(options.stop_stage) > STAGES[-1].number
+    last = STAGES[_LAST] if to_end else find_stage(options.stop_stage, "stop_stage")
+    skipped = {find_stage(text, "skip_stages").number for text in options.words("skip_stages")}
+    for stage in (first, last):
+        if stage.steps is None:
+            raise UserError(f"stage {stage.number} {stage.name} comes in a later version; the last one now is {_LAST}")
+    if first.number > last.number:
+        raise UserError(f"--stage {first.number} comes after --stop_stage {last.number}: nothing to run")
+    stages = [stage for stage in STAGES[first.number : last.number + 1] if stage.number not in skipped]
+    for stage in stages:
+        for name in stage.needs:
+            options.need(name, f"{stage.number} {stage.name}")
+    return stages

@@ -1,0 +1,316 @@
+"""The steps of every stage: what each runs, reads, writes and depends on."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from whisfusion_asr.recipe import stamps
+from whisfusion_asr.recipe.commands import Commands
+from whisfusion_asr.recipe.jobs import Job
+from whisfusion_asr.recipe.layout import Layout
+from whisfusion_asr.recipe.options import Options
+from whisfusion_asr.recipe.settings import described_downloads, find_config, read_settings
+
+WEIGHTS = "valid.loss.ave.pth"  # what a training leaves for the next step
+_MODEL_FILES = (".pth", ".pt", ".safetensors", ".json", ".yaml")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part of a stage that is done or not done as a whole.
+
+    reads: input files and the stage that writes each ("" for the user's own)
+    writes: files that must be there afterwards
+    keys: (reference, output): the output must hold exactly the reference's keys
+    work: patterns of files in `out` that are too good to be lost by a changed setting; none for what is cheap to redo
+    tag: the option that gives `out` another name
+    """
+
+    title: str
+    out: Path
+    jobs: tuple[Job, ...]
+    settings: Mapping[str, Any]
+    reads: Mapping[Path, str]
+    writes: tuple[Path, ...]
+    keys: tuple[Path, Path] | None = None
+    work: tuple[str, ...] = ()
+    tag: str = ""
+    training: bool = False
+    stamp_name: str = stamps.NAME
+    record: Path | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def stamp(self) -> Path:
+        """File that says whether and with what the step was done."""
+        return self.out / self.stamp_name
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Builds the steps of each stage from the options; those of a stage when it is its turn."""
+
+    options: Options
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where things lie."""
+        return Layout(self.options)
+
+    @cached_property
+    def commands(self) -> Commands:
+        """Command lines."""
+        return Commands(self.options, self.layout)
+
+    @property
+    def sets(self) -> list[str]:
+        """All data sets, each once."""
+        o = self.options
+        return list(dict.fromkeys(name for name in (o.train_set, o.valid_set, *o.words("test_sets")) if name))
+
+    def data(self) -> Iterator[Step]:
+        """Stage 0: the corpus' own script, then every set is validated, training and validation sets are filtered."""
+        o, run = self.options, self.commands
+        jobs = [run.local_data()]
+        for name in self.sets:
+            jobs.append(run.validate(name))
+            if name in (o.train_set, o.valid_set):
+                jobs.append(run.filter(name))
+        names = ("local_data_opts", "min_wav_duration", "max_wav_duration", "max_data_loss")
+        script = Path("local/data.sh")
+        own = sorted(p for p in (*Path("local").rglob("*"), Path("db.sh")) if p.is_file() and p.suffix != ".pyc")
+        yield Step(
+            title=" ".join(self.sets),
+            out=Path(o.datadir),
+            jobs=tuple(Job(tuple(words)) for words in jobs),
+            settings={name: getattr(o, name) for name in names} | {"sets": self.sets},
+            reads=dict.fromkeys([script, *own], ""),
+            writes=tuple(self.layout.data(s) / f for s in self.sets for f in ("wav.scp", "text", "utt2spk")),
+            notes=tuple(f"downloads: {text}" for text in described_downloads(script)),
+        )
+
+    def parts(self) -> Iterator[Step]:
+        """Stage 1: token model, encoder, text diffusion model."""
+        yield self._tokens()
+        if self.options.encoder_config:
+            yield self._imported_encoder() if self.layout.encoder_is_imported else self._trained_encoder()
+        if self.options.text_config:
+            yield self._text(self.options.train_set, self.options.text_data)
+            yield self._text(self.options.valid_set, self.options.text_valid)
+            yield self._training("parts", "text", self.layout.text_model, "text")
+
+    def dump(self) -> Iterator[Step]:
+        """Stage 2: encoder states of every set; nothing when training on audio."""
+        for name in self.sets if self.options.feats_type == "states" else ():
+            data, out = self.layout.data(name), self.layout.states(name)
+            count = self._jobs(name, self.options.nj)
+            gpu = {"gpus": self.options.ngpu, "submit": "cuda_cmd" if self.options.ngpu else "train_cmd"}
+            array = Job(tuple(self.commands.dump(name, count)), out / "logdir" / "dump_states.JOB.log", count, **gpu)
+            audio = {data / "wav.scp": "data", data / "utt2spk": "data"}
+            segments = {data / "segments": "data"} if (data / "segments").is_file() else {}
+            yield Step(
+                title=f"states of {name}",
+                out=out,
+                jobs=(array, Job(tuple(self.commands.dump_merge(name, count)))),
+                settings={"encoder": str(self.layout.encoder)},
+                reads=audio | segments | dict.fromkeys(self._encoder_files(), "parts"),
+                writes=tuple(out / f for f in ("states.scp", "shape", "meta.json")),
+                keys=(data / "utt2spk", out / "states.scp"),
+                notes=self._states_size(name),
+            )
+
+    def train_adapter(self) -> Iterator[Step]:
+        """Stage 3: a CTC head on the states if asked for, then the adapters."""
+        if self.options.ctc_config:
+            yield self._training("train_adapter", "ctc", self.layout.ctc, "states", tag="asr")
+        if self.options.adapter_config:
+            yield self._training("train_adapter", "adapter", self.layout.adapter, self._data, self._parts(), tag="asr")
+
+    def train_decoder(self) -> Iterator[Step]:
+        """Stage 4: the whole decoder."""
+        self.options.need("asr_config", "train_decoder")
+        init = self._parts()
+        if self.options.adapter_config:
+            init |= {str(self.layout.adapter / WEIGHTS): "train_adapter"}
+        yield self._training("train_decoder", "asr", self.layout.model, self._data, init)
+
+    def decode(self) -> Iterator[Step]:
+        """Stage 5: every test set with every decoding configuration."""
+        self.options.need("inference_config", "decode")
+        for config in self.options.words("inference_config"):
+            for name in self.options.words("test_sets"):
+                yield self._decoding(config, name)
+
+    def score(self) -> Iterator[Step]:
+        """Stage 6: error rates of what was decoded, and the table of all results."""
+        results: dict[Path, str] = {}
+        for config, name in self.decoded():
+            data, out = self.layout.data(name), self.layout.decoding(config, name)
+            written = tuple(out / f"score_{kind}" / "result.txt" for kind in ("wer", "cer"))
+            results |= dict.fromkeys(written, "score")
+            yield Step(
+                title=f"{out.parent.name}/{name}",
+                out=out,
+                jobs=(Job(tuple(self.commands.score(config, name))),),
+                settings={"token_list": str(self.layout.tokens)},
+                reads={out / "text": "decode", data / "text": "data", data / "utt2spk": "data"},
+                writes=written,
+                stamp_name=".score.stamp.json",
+            )
+        model = self.layout.model
+        job = Job(tuple(self.commands.results()))
+        table = (model / "RESULTS.md",)
+        yield Step("RESULTS.md", model, (job,), {}, results, table, stamp_name=".results.stamp.json")
+
+    def decoded(self) -> list[tuple[str, str]]:
+        """(configuration, set) of every decode directory that the options ask for."""
+        self.options.need("inference_config", "score")
+        return [(c, s) for c in self.options.words("inference_config") for s in self.options.words("test_sets")]
+
+    def _tokens(self) -> Step:
+        o, out = self.options, self.layout.tokens
+        texts = {self.layout.data(o.train_set) / "text": "data"} | {Path(p): "" for p in o.words("token_text")}
+        files = ("tokens.txt",) if o.token_type == "char" else ("tokens.txt", "tokens.model")
+        return Step(
+            title=f"{self.layout.token_name} tokens",
+            out=out,
+            jobs=(Job(tuple(self.commands.tokens()), out / "train_tokens.log"),),
+            settings={"token_type": o.token_type} | ({} if o.token_type == "char" else {"nbpe": o.nbpe}),
+            reads=texts,
+            writes=tuple(out / file for file in files),
+        )
+
+    def _imported_encoder(self) -> Step:
+        config, out = find_config(self.options.encoder_config), self.layout.encoder
+        return Step(
+            title=f"encoder {out.name}",
+            out=out,
+            jobs=(Job(tuple(self.commands.import_encoder())),),
+            settings=read_settings(config, self.options.encoder_args),
+            reads={},
+            writes=(out / "config.yaml",),
+            work=("*.pth", "*.safetensors"),
+            tag="encoder_tag",
+            training=True,
+            record=out,
+            notes=tuple(f"downloads: {text}" for text in described_downloads(config)),
+        )
+
+    def _trained_encoder(self) -> Step:
+        return self._training("parts", "encoder", self.layout.encoder, "audio")
+
+    def _text(self, name: str, sentences: str) -> Step:
+        out = self.layout.text(name)
+        source = {Path(sentences): ""} if sentences else {self.layout.data(name) / "text": "data"}
+        return Step(
+            title=f"tokenised text of {name}",
+            out=out,
+            jobs=(Job(tuple(self.commands.prepare_text(name, sentences))),),
+            settings={"token_list": str(self.layout.tokens)},
+            reads=source | {self.layout.tokens / "tokens.txt": "parts"},
+            writes=(out / "text", out / "shape"),
+        )
+
+    def _training(
+        self, stage: str, part: str, out: Path, data: str, init: Mapping[str, str] | None = None, tag: str = ""
+    ) -> Step:
+        o = self.options
+        config, arguments = getattr(o, f"{part}_config"), getattr(o, f"{part}_args", "")
+        settings = read_settings(find_config(config), arguments)
+        words = self.commands.train(config, out, data, tuple(init or ()), arguments)
+        made_by = {"states": "dump", "audio": "data", "text": "parts"}[data]
+        files = {file: made_by for s in (o.train_set, o.valid_set) for file in self.commands.training_files(s, data)}
+        texts = {self.layout.data(s) / "text": "data" for s in (o.train_set, o.valid_set)} if data != "text" else {}
+        weights = {Path(file.split(":")[0]): writer for file, writer in (init or {}).items()}
+        own = {"seed": o.seed, "tokens": str(self.layout.tokens), "sets": [o.train_set, o.valid_set]}
+        epochs = settings.get("max_epoch", 40)  # ESPnet's default
+        job = Job(
+            tuple(words),
+            out / "train.log",
+            submit="cuda_cmd",
+            gpus=o.ngpu,
+            nodes=o.num_nodes,
+            epochs=epochs if isinstance(epochs, int) else 40,
+        )
+        return Step(
+            title=f"training {out.name}",
+            out=out,
+            jobs=(job,),
+            settings=settings | own | {"data": data, "init_param": list(init or ())},
+            reads=files | texts | {self.layout.tokens / "tokens.txt": "parts"} | weights,
+            writes=(out / "config.yaml", out / WEIGHTS),
+            work=("*.pth",),
+            tag=f"{tag or part}_tag",
+            training=True,
+            record=out,
+            notes=(f"settings: {find_config(config)} (stage {stage})",),
+        )
+
+    def _decoding(self, config: str, name: str) -> Step:
+        o, data, out = self.options, self.layout.data(name), self.layout.decoding(config, name)
+        count = self._jobs(name, o.inference_nj)
+        gpu = {"gpus": o.ngpu, "submit": "cuda_cmd" if o.ngpu else "decode_cmd"}
+        array = Job(tuple(self.commands.decode(config, name, count)), out / "logdir" / "decode.JOB.log", count, **gpu)
+        states = self.layout.states(name)
+        source = (
+            {states / file: "dump" for file in ("states.scp", "shape", "meta.json")}
+            if o.feats_type == "states"
+            else {data / "wav.scp": "data"}
+        )
+        model = {self.layout.model / file: "train_decoder" for file in (o.inference_model, "config.yaml")}
+        return Step(
+            title=f"{out.parent.name}/{name}",
+            out=out,
+            jobs=(array, Job(tuple(self.commands.decode_merge(config, name, count)))),
+            settings=read_settings(find_config(config), o.inference_args) | {"model_file": o.inference_model},
+            reads=source | {data / "utt2spk": "data"} | model,
+            writes=tuple(out / file for file in ("text", "token", "score")),
+            keys=(data / "utt2spk", out / "text"),
+            work=("text",),
+            tag="inference_tag",
+            record=out.parent,
+        )
+
+    @property
+    def _data(self) -> str:
+        return "states" if self.options.feats_type == "states" else "audio"
+
+    def _parts(self) -> dict[str, str]:
+        """Weights that a decoder starts from, and the stage that writes each."""
+        init: dict[str, str] = {}
+        if self.options.text_config:
+            init[str(self.layout.text_model / WEIGHTS)] = "parts"
+        trained = bool(self.options.encoder_config) and not self.layout.encoder_is_imported
+        if trained and self._data == "audio":
+            init[f"{self.layout.encoder / WEIGHTS}:encoder:encoder"] = "parts"
+        if self.options.ctc_config:
+            init[f"{self.layout.ctc / WEIGHTS}:ctc:ctc"] = "train_adapter"
+        elif trained and self._encoder_settings().get("model_conf.ctc_weight") != 0:
+            init[f"{self.layout.encoder / WEIGHTS}:ctc:ctc"] = "parts"
+        return init
+
+    def _encoder_settings(self) -> dict[str, Any]:
+        config = self.options.encoder_config
+        return read_settings(find_config(config), self.options.encoder_args) if config else {}
+
+    def _encoder_files(self) -> list[Path]:
+        out = self.layout.encoder
+        if self.options.encoder_config and not self.layout.encoder_is_imported:
+            return [out / "config.yaml", out / WEIGHTS]
+        found = sorted(p for p in out.glob("*") if p.suffix in _MODEL_FILES and p.name[0] != "." and p.is_file())
+        return [p for p in found if p.name != "versions.json"] or [out / "config.yaml"]
+
+    def _jobs(self, name: str, wanted: int) -> int:
+        keys = self.layout.data(name) / "utt2spk"  # not there yet in a dry run before stage 0
+        return min(wanted, max(1, keys.read_bytes().count(b"\n"))) if keys.is_file() else wanted
+
+    def _states_size(self, name: str) -> tuple[str, ...]:
+        table = self.layout.data(name) / "utt2num_samples"
+        width = self._encoder_settings().get("encoder_conf.output_size")
+        if not table.is_file():
+            return ()
+        seconds = sum(int(line.split()[1]) for line in table.read_text().splitlines()) / 16000
+        size = f", at most {seconds * 50 * width * 4 / 1e9:.1f} GB" if isinstance(width, int) else ""
+        return (f"disk: {seconds / 3600:.2f} hours of audio{size}",)  # 50 frames a second, 4 bytes a number

@@ -1,0 +1,109 @@
+"""The network as ESPnet's trainer sees it: a batch in, (loss, stats, weight) out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from espnet2.torch_utils.device_funcs import force_gatherable
+from espnet2.train.abs_espnet_model import AbsESPnetModel
+from rapidfuzz.distance import Levenshtein
+from torch import Tensor
+
+from whisfusion_asr.diffusion.canvas import CanvasRule, CanvasSpec, fill_canvas
+from whisfusion_asr.diffusion.corruption import MaskLaw, draw_masks
+from whisfusion_asr.diffusion.loss import LossRule, masked_diffusion_loss
+from whisfusion_asr.errors import UserError
+from whisfusion_asr.models.ctc_head import greedy_path, greedy_tokens
+from whisfusion_asr.models.whisfusion import Whisfusion
+
+
+class DiffusionASRModel(AbsESPnetModel):
+    """Masked-diffusion loss of the decoder + ctc_weight * CTC loss, for whichever of the two parts exist.
+
+    network: its parts become children of this model, so that checkpoints name them encoder.*, ctc.*, decoder.*
+    mask_ratio: [low, high] of the uniform mask law; loss_weighting, pad_weight: see LossRule; canvas_conf: CanvasRule;
+    bos_id: visible first token, or None; ctc_weight: 0 keeps the head for the ruler only;
+    mask_seed: seed of the masks in validation, where each utterance always gets the same ones, so that validation
+    losses of different epochs compare.
+    """
+
+    # Shapes come from the data preparation and the dump; there are no feature statistics to collect.
+    extract_feats_in_collect_stats = False
+
+    def __init__(self, network: Whisfusion, vocab_size: int, mask_ratio: tuple[float, float] = (0.0, 1.0),
+                 loss_weighting: str = "none", pad_weight: float = 1.0, canvas_conf: Mapping[str, Any] | None = None,
+                 bos_id: int | None = None, ctc_weight: float = 0.0, mask_seed: int = 0) -> None:
+        super().__init__()
+        for name, part in network.named_children():
+            self.add_module(name, part)
+        # Unregistered on purpose: registering would list every parameter twice.
+        object.__setattr__(self, "network", network)
+        self.spec = CanvasSpec(vocab_size, bos_id=bos_id)
+        self.canvas_rule = CanvasRule.from_conf(canvas_conf)
+        if len(mask_ratio) != 2:
+            raise UserError(f"model_conf.mask_ratio: expected [low, high], got {list(mask_ratio)}")
+        self.mask_law = MaskLaw(*mask_ratio)
+        self.loss_rule = LossRule(loss_weighting, pad_weight)
+        self.ctc_weight = ctc_weight
+        self.mask_seed = mask_seed
+        if network.decoder is None and (network.ctc is None or ctc_weight == 0):
+            raise UserError("nothing to train: set decoder:, or ctc: with model_conf.ctc_weight above 0")
+        if network.decoder is not None and network.decoder.ruler and network.decoder.prefix != self.spec.prefix:
+            raise UserError(f"model_conf.bos_id {bos_id} needs decoder_conf.prefix {self.spec.prefix}, not "
+                            f"decoder_conf.prefix {network.decoder.prefix}: the ruler counts from the slot behind it")
+
+    def forward(self, text: Tensor, text_lengths: Tensor, utt_id: list[str], speech: Tensor | None = None,
+                speech_lengths: Tensor | None = None, states: Tensor | None = None,
+                states_lengths: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """text: (B, N) int64 padded with -1; speech: (B, S), or states: (B, T, D), with lengths (B,); utt_id: B names.
+
+        Returns loss, stats (scalars for the log) and weight B.
+        """
+        network, stats = self.network, {}
+        loss = text.new_zeros((), dtype=torch.float32)
+        acoustics = None
+        if network.encoder is not None:
+            source, lengths = (speech, speech_lengths) if states is None else (states, states_lengths)
+            if source is None:
+                raise UserError("the model has an encoder, but the data has neither speech nor states")
+            encoded, lengths = network.encode(source, lengths)
+            logits = None if network.ctc is None else network.ctc(encoded, lengths)
+            acoustics = network.acoustics(encoded, lengths, logits)
+            if logits is not None and self.ctc_weight > 0:
+                stats["loss_ctc"] = network.ctc.loss(logits, lengths, text, text_lengths)
+                loss = loss + self.ctc_weight * stats["loss_ctc"]
+            if logits is not None and not self.training:
+                stats["ter_ctc"] = self._ctc_errors(logits, lengths, text, text_lengths)
+        if network.decoder is not None:
+            diffusion = self._diffusion_loss(text, text_lengths, utt_id, acoustics)
+            loss = loss + diffusion.pop("loss")
+            stats |= diffusion
+        stats = {name: value.detach() for name, value in {"loss": loss, **stats}.items()}
+        return force_gatherable((loss, stats, text.size(0)), loss.device)
+
+    def _diffusion_loss(
+        self, text: Tensor, text_lengths: Tensor, utt_id: list[str], acoustics: Any
+    ) -> dict[str, Tensor]:
+        # One number from the trainer's generator, which is reseeded per epoch, then per-utterance generators: masks
+        # differ between epochs and between ranks, survive a resume bit by bit, and do not depend on the batch.
+        seed = int(torch.randint(2**31, ())) if self.training else self.mask_seed
+        frames, counts = (None, None) if acoustics is None else (acoustics.lengths, acoustics.counts)
+        expected = self.canvas_rule.expected(frames, counts)
+        length = self.canvas_rule.training_length(self.spec, text_lengths, expected, seed)
+        target = fill_canvas(text, text_lengths, length, self.spec)
+        masked, ratio = draw_masks(self.mask_law, utt_id, length, self.spec.prefix, seed)
+        masked, ratio = masked.to(target.device), ratio.to(target.device)
+        logits = self.network.predict(target.masked_fill(masked, self.spec.mask_id), acoustics)
+        return masked_diffusion_loss(logits, target, masked, ratio, self.spec.eos_id, self.loss_rule)
+
+    @staticmethod
+    def _ctc_errors(logits: Tensor, lengths: Tensor, text: Tensor, text_lengths: Tensor) -> Tensor:
+        """Token error rate of CTC's greedy transcripts, as a share of the batch's tokens."""
+        found = greedy_tokens(greedy_path(logits, lengths), logits.size(-1) - 1)
+        wanted = [row[:n].tolist() for row, n in zip(text, text_lengths, strict=True)]
+        errors = sum(Levenshtein.distance(a, b) for a, b in zip(found, wanted, strict=True))
+        return logits.new_tensor(errors / max(1, int(text_lengths.sum())))
+
+    def collect_feats(self, **batch: Tensor) -> dict[str, Tensor]:
+        """Nothing: see extract_feats_in_collect_stats."""
+        return {}

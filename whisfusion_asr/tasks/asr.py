@@ -37,8 +37,8 @@ from whisfusion_asr.tasks.choices import (
 from whisfusion_asr.tasks.espnet_model import DiffusionASRModel
 from whisfusion_asr.tasks.experiment import (
     begin_experiment,
-    check_numbers,
     check_tokens,
+    check_values,
     is_first_process,
     read_tokens,
 )
@@ -93,7 +93,6 @@ class DiffusionASRTask(AbsTask):
         group.add_argument("--token_list", type=str_or_none, default=None, help="tokens.txt: a piece a line, id = line")
         group.add_argument("--token_type", default="bpe", choices=["bpe", "unigram", "char"], help="unit of the text")
         group.add_argument("--bpemodel", type=str_or_none, default=None, help="sentencepiece model of the token list")
-        group.add_argument("--token_list_file", type=str_or_none, default=None, help="set by the task: its token_list")
         group.add_argument("--ema_decay", type=float, default=0.0, help="average of the weights over steps; 0 is off")
         for choices in cls.class_choices_list:
             choices.add_arguments(group)
@@ -117,7 +116,7 @@ class DiffusionASRTask(AbsTask):
             absent = [name for name in args.required if getattr(args, name) is None]
             if absent:
                 raise UserError(f"missing option: {', '.join(f'--{name}' for name in absent)}")
-            check_numbers(vars(args))
+            check_values(cls.get_parser(), args)
             if is_first_process(args) and begin_experiment(args):
                 logging.warning(f"{args.output_dir}: this training is finished; nothing to do")
                 return

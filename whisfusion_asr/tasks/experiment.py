@@ -51,18 +51,31 @@ def read_tokens(args: argparse.Namespace) -> list[str]:
     return args.token_list
 
 
-def check_numbers(config: Mapping[str, Any], where: str = "") -> None:
-    """Raise UserError for a number that YAML reads as text (1e-3 without a point)."""
-    for key, value in config.items():
-        place = f"{where}.{key}" if where else key
-        if isinstance(value, Mapping) and (where or key.endswith("_conf")):
-            check_numbers(value, place)
-        elif where and isinstance(value, str):
+def check_values(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Check what came from YAML, where ESPnet's parser checks nothing.
+
+    Raises UserError: a name that is no choice, a number that YAML reads as text (1e-3 without a point).
+    """
+    for action in parser._actions:
+        value = getattr(args, action.dest, None)
+        if action.choices is not None and value is not None and value not in action.choices:
+            known = ", ".join(str(choice) for choice in action.choices if choice is not None)
+            raise UserError(f"{action.dest}: {value!r} is unknown; choose one of {known}")
+        if action.dest.endswith("_conf") and isinstance(value, Mapping):
+            refuse_numbers_as_text(value, f"{action.dest}.")
+
+
+def refuse_numbers_as_text(conf: Mapping[str, Any], where: str = "") -> None:
+    """Raise UserError for a string that is a number, at any depth."""
+    for key, value in conf.items():
+        if isinstance(value, Mapping):
+            refuse_numbers_as_text(value, f"{where}{key}.")
+        elif isinstance(value, str):
             try:
                 number = float(value)
             except ValueError:
                 continue
-            raise UserError(f"{place}: {value!r} is text to YAML; write it with a point and a sign, {number:.1e}")
+            raise UserError(f"{where}{key}: {value!r} is text to YAML; write it with a point and a sign, {number:.1e}")
 
 
 def check_tokens(args: argparse.Namespace) -> None:

@@ -35,7 +35,7 @@ class RatioSchedule(LRScheduler):
 
     def get_lr(self) -> list[float]:
         """Rates of the groups for the step that comes next."""
-        factor = 1.0 if self.total is None else self.factor(self.last_epoch + 1)
+        factor = 1.0 if self.total is None else self.factor(min(self.last_epoch + 1, self.total))
         return [base * factor for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:

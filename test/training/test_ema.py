@@ -1,0 +1,82 @@
+"""The averaged weights: formula, place in the state dict, swapping."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from whisfusion_asr.training.ema import Shadow, attach_shadow
+
+
+class Net(nn.Module):
+    """Two layers, the first frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(2, 3).requires_grad_(False), nn.Linear(3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.first(x))
+
+
+def train(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> list[torch.Tensor]:
+    """SGD steps; returns the trainable weight after each."""
+    path = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        net(torch.randn(4, 2)).square().sum().backward()
+        optimizer.step()
+        path.append(net.last.weight.detach().clone())
+    return path
+
+
+@pytest.mark.parametrize("decay", [0.15, 0.995])
+def test_average_by_formula(decay):
+    """Decay min(d, (1 + n) / (10 + n)) at update n, started at the initial weights."""
+    net = Net()
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1)
+    wanted = net.last.weight.detach().clone().double()
+    shadow = attach_shadow(net, optimizer, decay)
+    for n, weight in enumerate(train(net, optimizer, 5), start=1):
+        d = min(decay, (1 + n) / (10 + n))
+        wanted = d * wanted + (1 - d) * weight.double()
+    torch.testing.assert_close(shadow.get_buffer("last.weight").double(), wanted, atol=1e-6, rtol=0)
+    assert int(shadow.updates) == 5
+
+
+def test_state_dict_has_the_averages_of_trainable_parameters_under_ema():
+    """And they come back from it."""
+    net = Net()
+    attach_shadow(net, torch.optim.SGD(net.parameters(), lr=0.1), 0.9)
+    state = copy.deepcopy(net.state_dict())
+    assert {key for key in state if key.startswith("ema.")} == {"ema.updates", "ema.last.weight", "ema.last.bias"}
+    state["ema.last.bias"] += 1.0
+    net.load_state_dict(state)
+    assert torch.equal(net.ema.get_buffer("last.bias"), state["ema.last.bias"])
+
+
+def test_validation_sees_the_averages_and_training_gets_its_weights_back():
+    """Also when the validation fails; the very same parameter objects all the time."""
+    net = Net()
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1)
+    shadow = attach_shadow(net, optimizer, 0.9)
+    raw = train(net, optimizer, 3)[-1]
+    average, parameter = shadow.get_buffer("last.weight").clone(), net.last.weight
+    with pytest.raises(RuntimeError, match="stop"), shadow.in_place(net):
+        assert torch.equal(net.last.weight, average)
+        raise RuntimeError("stop")
+    assert net.last.weight is parameter and torch.equal(parameter, raw)
+    assert torch.equal(shadow.get_buffer("last.weight"), average)
+
+
+def test_restart_forgets():
+    """After the initial weights were loaded the average begins at them."""
+    net = Net()
+    shadow = Shadow(net, 0.9)
+    shadow.updates += 5
+    with torch.no_grad():
+        net.last.weight.fill_(3.0)
+    shadow.restart(net)
+    assert int(shadow.updates) == 0 and torch.equal(shadow.get_buffer("last.weight"), net.last.weight)

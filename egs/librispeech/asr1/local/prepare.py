@@ -27,7 +27,9 @@ def options() -> argparse.ArgumentParser:
     """The options of local/data.sh; lists are blank-separated."""
     parser = command_parser(__doc__)
     parser.prog = "local/data.sh"
-    parser.add_argument("--librispeech_dir", type=Path, help="folder with the parts: nothing is downloaded")
+    parser.add_argument(
+        "--librispeech_dir", "--corpus_dir", type=Path, help="folder with the parts: nothing is downloaded"
+    )
     parser.add_argument("--download_dir", type=Path, default=Path("downloads"), help="place of archives and parts")
     parser.add_argument("--mirror", default="", help=f"addresses of folders with PART.tar.gz, not {OPENSLR[0]}/12")
     parser.add_argument(

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from whisfusion_asr.config import read_yaml
 from whisfusion_asr.data.tokenizer import make_tokenizer
 from whisfusion_asr.decoding.output import Transcript
 from whisfusion_asr.decoding.pdd import PddOptions, best_candidate, candidate_uniforms, pdd
@@ -24,18 +23,10 @@ from whisfusion_asr.models.adapter import Acoustics
 from whisfusion_asr.models.build import build_network
 from whisfusion_asr.models.ctc_head import greedy_path, greedy_tokens
 from whisfusion_asr.models.whisfusion import Whisfusion
-from whisfusion_asr.training.checkpoint import load_network_weights
+from whisfusion_asr.training.checkpoint import load_network_weights, read_config
 
 SAMPLE_RATE = 16000
 SAMPLERS = ("pdd_reference", "ctc_greedy")
-
-
-def read_config(exp_dir: str | Path) -> dict[str, Any]:
-    """config.yaml of an experiment. Raises UserError when there is none."""
-    path = Path(exp_dir) / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{path}: not found; an experiment directory has a config.yaml, written by its training stage")
-    return read_yaml(path)
 
 
 def load_network(exp_dir: str | Path, model_file: str, device: str = "cpu") -> tuple[Whisfusion, dict[str, Any]]:
@@ -66,10 +57,11 @@ class Speech2Text:
             raise UserError(f"sampler: {self.sampler!r} is unknown; choose one of {', '.join(SAMPLERS)}")
         self.options = pdd_options(inference.get("sampler_conf") or {})
         self.network, config = load_network(exp_dir, model_file, device)
-        if self.sampler == "ctc_greedy" and self.network.ctc is None:
-            raise UserError(f"{exp_dir}/config.yaml: sampler ctc_greedy needs ctc:, and this model has none")
+        part = "ctc" if self.sampler == "ctc_greedy" else "decoder"
+        if getattr(self.network, part) is None or self.network.encoder is None:
+            raise UserError(f"{exp_dir}/config.yaml: sampler {self.sampler} needs encoder: and {part}:; one is missing")
         model_conf = config.get("model_conf") or {}
-        self.canvas_rule = CanvasRule(**(model_conf.get("canvas_conf") or {}))
+        self.canvas_rule = CanvasRule.from_conf(model_conf.get("canvas_conf") or {})
         self.spec = CanvasSpec(len(config["token_list"]), bos_id=model_conf.get("bos_id"))
         self.tokenizer = make_tokenizer(config["token_list"], config.get("bpemodel"), f"{exp_dir}/config.yaml")
         self.encoder = self.network if encoder_dir is None else load_encoder(encoder_dir, device)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from whisfusion_asr.api import load_encoder, read_config
+from whisfusion_asr.api import load_encoder
 from whisfusion_asr.bin.arguments import boolean, command_parser
 from whisfusion_asr.data.audio import AudioTable
 from whisfusion_asr.data.kaldi_dir import read_table
@@ -18,6 +18,7 @@ from whisfusion_asr.data.states import StatesWriter, merge
 from whisfusion_asr.errors import exits_cleanly
 from whisfusion_asr.files import sha256
 from whisfusion_asr.models.build import ENCODERS
+from whisfusion_asr.training.checkpoint import read_config
 
 BATCH_SECONDS = 60.0
 SAMPLE_RATE = 16000

@@ -39,6 +39,8 @@ class WhisperEncoder(nn.Module):
     raises UserError: weights that are missing or not Whisper's, an option out of range
     """
 
+    brings_weights = True  # no checkpoint holds them: they stay in the folder they came from
+
     def __init__(
         self,
         model: str,

@@ -25,7 +25,7 @@ from whisfusion_asr.errors import UserError
 from whisfusion_asr.files import atomic_write
 from whisfusion_asr.training.checkpoint import read_config, shorten
 from whisfusion_asr.training.ema import EMA, Shadow
-from whisfusion_asr.training.freeze import frozen_names
+from whisfusion_asr.training.freeze import frozen_names, ready_made
 from whisfusion_asr.training.schedules import EpochCosine, RatioSchedule
 
 FINISHED = "finished.json"
@@ -152,7 +152,7 @@ def shadow_of(model: nn.Module) -> Shadow | None:
 def check_frozen_initialised(model: nn.Module) -> None:
     """Raise UserError for a frozen parameter that no init_param file set: it would stay random for ever."""
     frozen = frozen_names(model) & {name for name, _ in model.named_parameters()}
-    blank = sorted(frozen - getattr(model, "initialised", set()))
+    blank = sorted(frozen - ready_made(model) - getattr(model, "initialised", set()))
     if blank:
         raise UserError(
             f"freeze_param: {shorten(blank)} would stay at random values; give the file that has them in init_param"

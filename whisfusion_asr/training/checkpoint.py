@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.files import atomic_write, sha256
 from whisfusion_asr.training.ema import EMA
+from whisfusion_asr.training.freeze import ready_made
 
 INIT_RECORD = "init.json"
 
@@ -194,7 +195,7 @@ def load_network_weights(network: nn.Module, exp_dir: str | Path, model_file: st
     exp_dir = Path(exp_dir)
     config = read_config(exp_dir)
     ignore = bool(config.get("ignore_init_mismatch", False))
-    covered: set[str] = set()
+    covered = ready_made(network)
     for text in config.get("init_param") or []:
         file = find_init_file(exp_dir, config, text)
         covered |= copy_weights(network, InitParam.parse(text).select(read_weights(file)), str(file), ignore)

@@ -38,6 +38,16 @@ def frozen_names(model: nn.Module) -> set[str]:
     return names
 
 
+def ready_made(model: nn.Module) -> set[str]:
+    """Names of the parameters and buffers of modules that bring their weights with them (Whisper's encoder does).
+
+    Such a module says so by an attribute `brings_weights`; neither init_param nor a checkpoint has to hold them.
+    """
+    roots = [name for name, module in model.named_modules() if getattr(module, "brings_weights", False)]
+    names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
+    return {name for name in names if any(name.startswith(f"{root}.") for root in roots)}
+
+
 def hold_frozen(model: nn.Module) -> None:
     """Keep what is frozen now (requires_grad False) in evaluation mode, and leave it out of state dicts.
 

@@ -8,8 +8,8 @@ import sys
 import torch
 
 
-def test_two_processes_train_one_model(command, tmp_path):
-    """Both end well, one writes, and a second call finds the training finished; with EMA, Muon and accumulation."""
+def test_two_processes_train_one_model(command, train, tmp_path):
+    """Both end well and one writes, with EMA, Muon and accumulation; a second call of any rank finds it finished."""
     config = {"optim": "muon", "optim_conf": {"lr": 0.01}, "scheduler": "warmup_cosine", "ema_decay": 0.9}
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
@@ -27,3 +27,4 @@ def test_two_processes_train_one_model(command, tmp_path):
     state = torch.load(tmp_path / "exp" / "valid.loss.ave.pth")
     assert all(torch.isfinite(value).all() for value in state.values())
     assert (tmp_path / "exp" / "finished.json").exists()
+    train(tmp_path / "exp", config, **options, dist_rank=1)  # alone it would wait for the other for ever

@@ -16,7 +16,7 @@ def finished(train, tmp_path_factory) -> Path:
 
 
 CONFIG_MISTAKES = [
-    ({"optimm": "adam"}, "unrecognized arguments: optimm .*; did you mean optim"),
+    ({"optimm": "adam"}, "yaml: unrecognized arguments: optimm; did you mean optim"),
     ({"optim": "adan"}, "optim: 'adan' is unknown; choose one of .*muon"),
     ({"encoder": "conformr"}, "encoder: 'conformr' is unknown; choose one of .*conformer"),
     ({"encoder": "conformer", "encoder_conf": {}}, "encoder: conformer needs frontend:"),

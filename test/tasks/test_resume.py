@@ -1,5 +1,6 @@
 """Interrupted trainings end as undisturbed ones, bit by bit."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -136,13 +137,52 @@ def test_changed_settings_are_refused_on_resume(train, tmp_path, monkeypatch):
     from whisfusion_asr.errors import UserError
 
     exp_dir = interrupted(train, tmp_path, monkeypatch, epoch=2)
-    before = (exp_dir / "config.yaml").read_text(encoding="utf-8")
+    before = (exp_dir / "settings.yaml").read_text(encoding="utf-8")
     changed = {**CONFIG, "optim_conf": {"lr": 0.02}}
     with pytest.raises(UserError, match=r"max_epoch: 4 -> 5; optim_conf: .*0.01.* -> .*0.02") as caught:
         train(exp_dir, changed, max_epoch=5)
     assert "num_workers" not in str(caught.value)
-    assert (exp_dir / "config.yaml").read_text(encoding="utf-8") == before
+    assert (exp_dir / "settings.yaml").read_text(encoding="utf-8") == before
     train(exp_dir, CONFIG, max_epoch=4, log_interval=1, use_tensorboard="false")
+
+
+def test_a_config_yaml_that_was_cut_off_is_mended(train, tmp_path, monkeypatch, undisturbed):
+    """ESPnet rewrites it in place at every start."""
+    exp_dir = interrupted(train, tmp_path, monkeypatch, epoch=3)
+    whole = (exp_dir / "config.yaml").read_text(encoding="utf-8")
+    (exp_dir / "config.yaml").write_text(whole[:500] + "{", encoding="utf-8")
+    check_same_result(train(exp_dir, CONFIG, max_epoch=4), undisturbed)
+    assert (exp_dir / "config.yaml").read_text(encoding="utf-8") == whole
+
+
+def test_a_training_that_patience_ended_is_not_prolonged(train, tmp_path):
+    """Killed after the last epoch, before the averaging."""
+    config = {"optim_conf": {"lr": 0.0}, "patience": 1}
+    exp_dir = train(tmp_path / "exp", config, max_epoch=20)
+    epochs = len(list(exp_dir.glob("*epoch.pth"))), (exp_dir / "latest.pth").resolve().name
+    for name in ("finished.json", "valid.loss.ave.pth"):
+        (exp_dir / name).unlink()
+    train(exp_dir, config, max_epoch=20)
+    assert (len(list(exp_dir.glob("*epoch.pth"))), (exp_dir / "latest.pth").resolve().name) == epochs
+    assert (exp_dir / "finished.json").exists() and (exp_dir / "valid.loss.ave.pth").exists()
+
+
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path):
+    """The system allows files of 10 kB only."""
+    from whisfusion_asr.errors import UserError
+    from whisfusion_asr.tasks.espnet_compat import save_atomically
+
+    path = tmp_path / "checkpoint.pth"
+    save_atomically({"w": torch.ones(3)}, path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match="checkpoint.pth: cannot be written .File too large.; what was saved"):
+            save_atomically({"w": torch.ones(100_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert torch.equal(torch.load(path)["w"], torch.ones(3))
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pth"]
 
 
 def test_resume_false_starts_over(train, tmp_path):

@@ -39,6 +39,7 @@ from whisfusion_asr.tasks.experiment import (
     begin_experiment,
     check_tokens,
     check_values,
+    is_finished,
     is_first_process,
     read_tokens,
 )
@@ -117,9 +118,11 @@ class DiffusionASRTask(AbsTask):
             if absent:
                 raise UserError(f"missing option: {', '.join(f'--{name}' for name in absent)}")
             check_values(cls.get_parser(), args)
-            if is_first_process(args) and begin_experiment(args):
+            if is_finished(args):
                 logging.warning(f"{args.output_dir}: this training is finished; nothing to do")
                 return
+            if is_first_process(args):
+                begin_experiment(args)
         super().main(args=args)
 
     @classmethod

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from whisfusion_asr.errors import UserError
 from whisfusion_asr.files import atomic_write
 from whisfusion_asr.training.checkpoint import load_init_param
 
@@ -82,15 +83,26 @@ def install_torchaudio_fallback() -> None:
 
 
 def save_atomically(obj: object, f: Any, *args: Any, **kwargs: Any) -> None:
-    """torch.save that never leaves a half-written file under the wanted name; keeps the checkpoint before the last."""
+    """torch.save that never leaves a half-written file under the wanted name; keeps the checkpoint before the last.
+
+    Raises UserError when the disk is full: torch hides the system's error behind one of its own.
+    """
     if not isinstance(f, (str, os.PathLike)):
         _save(obj, f, *args, **kwargs)
         return
     path = Path(f)
-    with atomic_write(path, "wb") as file:
-        _save(obj, file, *args, **kwargs)
-        if path.name == CHECKPOINT and path.exists():
-            keep_previous(path)
+    try:
+        with atomic_write(path, "wb") as file:
+            _save(obj, file, *args, **kwargs)
+            if path.name == CHECKPOINT and path.exists():
+                keep_previous(path)
+    except RuntimeError as error:
+        if not isinstance(error.__context__, OSError):
+            raise
+        raise UserError(
+            f"{path}: cannot be written ({error.__context__.strerror}); what was saved before is whole: make room and "
+            "run the same command again"
+        ) from error
 
 
 def keep_previous(checkpoint: Path) -> None:

@@ -1,7 +1,6 @@
 """The experiment directory before training starts: settings, tokens, what an earlier run left."""
 
 import argparse
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 
 from whisfusion_asr.data.tokenizer import load_tokenizer
 from whisfusion_asr.errors import UserError
-from whisfusion_asr.files import sha256
+from whisfusion_asr.files import atomic_write, sha256
 from whisfusion_asr.tasks.espnet_compat import CHECKPOINT
 from whisfusion_asr.tasks.trainer import FINISHED
 from whisfusion_asr.training.checkpoint import (
@@ -36,6 +35,8 @@ FREE = {
     "num_att_plot", "max_cache_size", "valid_max_cache_size", "max_cache_fd", "local_rank", "distributed",
     "multiprocessing_distributed", "gradient_as_bucket_view", "detect_anomaly", "token_list_file",
 }
+# Written once and whole when a training begins; ESPnet's config.yaml is rewritten in place at every start.
+SETTINGS = "settings.yaml"
 FREE_PREFIXES = ("wandb", "use_wandb", "dist_")
 
 
@@ -96,21 +97,31 @@ def check_tokens(args: argparse.Namespace) -> None:
             )
 
 
-def begin_experiment(args: argparse.Namespace) -> bool:
-    """Look at what is in output_dir, write init.json; returns whether this very training is already finished.
+def is_begun(args: argparse.Namespace) -> bool:
+    """Whether there is a training to go on with."""
+    return args.resume and (Path(args.output_dir) / CHECKPOINT).exists()
 
-    Raises UserError: resume with changed settings or changed initial files.
+
+def is_finished(args: argparse.Namespace) -> bool:
+    """Whether this very training is already complete. Raises UserError when it was begun with other settings."""
+    if not is_begun(args):
+        return False
+    refuse_changes(args, Path(args.output_dir))
+    return (Path(args.output_dir) / FINISHED).exists()
+
+
+def begin_experiment(args: argparse.Namespace) -> None:
+    """Clear what a killed run left, and write down settings and initial files. For the first process only.
+
+    Raises UserError: an initial file that is missing, or changed since the training began.
     """
-    output_dir = Path(args.output_dir)
+    output_dir, begun = Path(args.output_dir), is_begun(args)
     for leftover in output_dir.glob(".*.pth.*tmp"):
-        leftover.unlink()  # of a run that was killed while it saved
-    begun = args.resume and (output_dir / CHECKPOINT).exists()
-    if begun:
-        refuse_changes(args, output_dir)
-        if (output_dir / FINISHED).exists():
-            return True
-    else:
+        leftover.unlink()
+    if not begun:
         (output_dir / FINISHED).unlink(missing_ok=True)
+        with atomic_write(output_dir / SETTINGS) as file:
+            yaml.safe_dump(effective_settings(args), file, allow_unicode=True)
     for text in args.init_param:
         path = Path(InitParam.parse(text).path)
         if not path.is_file():
@@ -120,22 +131,26 @@ def begin_experiment(args: argparse.Namespace) -> bool:
             raise UserError(f"init_param: {path} changed since {output_dir} began; give another --output_dir")
     if args.init_param:
         record_init(output_dir, args.init_param)
-    return False
+
+
+def effective_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What decides the result of a training, as YAML gives it back, with the pieces of the token list."""
+    settings = yaml.safe_load(yaml_no_alias_safe_dump({**vars(args), "token_list": read_tokens(args)}))
+    return {key: value for key, value in settings.items() if key not in FREE and not key.startswith(FREE_PREFIXES)}
 
 
 def refuse_changes(args: argparse.Namespace, output_dir: Path) -> None:
-    """Raise UserError when args differ from the configuration that output_dir was begun with."""
-    ours = yaml.safe_load(yaml_no_alias_safe_dump(vars(args)))
-    ours["token_list"] = read_tokens(args)
-    theirs = read_config(output_dir)
-    differing = []
-    for key in sorted(set(ours) | set(theirs)):
-        if key in FREE or key.startswith(FREE_PREFIXES) or ours.get(key) == theirs.get(key):
-            continue
-        differing.append(f"{key}: {_short(theirs.get(key))} -> {_short(ours.get(key))}")
+    """Raise UserError when args differ from the settings that output_dir was begun with."""
+    ours = effective_settings(args)
+    theirs = yaml.safe_load((output_dir / SETTINGS).read_text(encoding="utf-8"))
+    differing = [
+        f"{key}: {_short(theirs.get(key))} -> {_short(ours.get(key))}"
+        for key in sorted(set(ours) | set(theirs))
+        if ours.get(key) != theirs.get(key)
+    ]
     if differing:
         raise UserError(
-            f"{output_dir}{os.sep}config.yaml: this training was begun with other settings ({'; '.join(differing)}); "
+            f"{output_dir}: this training was begun with other settings ({'; '.join(differing)}); "
             "restore them, give another --output_dir, or start over with --resume false"
         )
 

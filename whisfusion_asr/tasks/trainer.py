@@ -63,6 +63,7 @@ class DiffusionTrainer(Trainer):
         """Train. Raises UserError for a frozen part without initial weights, or when the loss stopped being finite."""
         check_frozen_initialised(model)
         tell_lengths(schedulers, train_iter_factory, trainer_options)
+        trainer_options = without_further_epochs(trainer_options)
         if (shadow := shadow_of(model)) is not None:
             shadow.restart(model)  # the initial weights were loaded after it was made
         super().run(
@@ -127,8 +128,7 @@ class DiffusionTrainer(Trainer):
         Raises UserError when neither can be read.
         """
         checkpoint = Path(checkpoint)
-        device = f"cuda:{torch.cuda.current_device()}" if ngpu > 0 else "cpu"
-        states = read_newest_state(checkpoint, device)
+        states = read_newest_state(checkpoint)  # on the CPU: two copies of a large state may not fit beside a model
         model.load_state_dict(states["model"], strict=strict)
         reporter.load_state_dict(states["reporter"])
         for optimizer, state in zip(optimizers, states["optimizers"], strict=True):
@@ -176,7 +176,22 @@ def tell_lengths(schedulers: Sequence[Any], train_iter_factory: AbsIterFactory, 
             logging.info(f"{type(scheduler).__name__} over {scheduler.total} steps")
 
 
-def read_state(path: Path, device: str = "cpu", mmap: bool = False) -> dict[str, Any]:
+def without_further_epochs(options: Any) -> Any:
+    """The options, with max_epoch lowered to what was reached if patience had already ended the training.
+
+    A kill between the last epoch and the sign of completion must not make ESPnet train one epoch more.
+    """
+    checkpoint = Path(options.output_dir) / CHECKPOINT
+    if options.patience is None or not options.resume or not checkpoint.exists():
+        return options
+    reporter = Reporter()
+    reporter.load_state_dict(read_newest_state(checkpoint, mmap=True)["reporter"])
+    if not reporter.check_early_stopping(options.patience, *options.early_stopping_criterion):
+        return options
+    return dataclasses.replace(options, max_epoch=reporter.get_epoch())
+
+
+def read_state(path: Path, mmap: bool = False) -> dict[str, Any]:
     """A training state (checkpoint.pth): weights, optimisers, schedules and the reporter's plain numbers.
 
     mmap: leave the tensors on disk, for who wants the numbers only.
@@ -184,14 +199,14 @@ def read_state(path: Path, device: str = "cpu", mmap: bool = False) -> dict[str,
     double = np.float64(0)
     plain = [datetime.timedelta, np.dtype, type(double.dtype), double.__reduce__()[0]]
     with torch.serialization.safe_globals(plain):
-        return torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
-def read_newest_state(checkpoint: Path, device: str = "cpu") -> dict[str, Any]:
+def read_newest_state(checkpoint: Path, mmap: bool = False) -> dict[str, Any]:
     """The checkpoint, or the previous one where it is cut off. Raises UserError when neither can be read."""
     for path in (checkpoint, checkpoint.with_name(PREVIOUS_CHECKPOINT)):
         try:
-            return read_state(path, device)
+            return read_state(path, mmap)
         except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
             logging.warning(f"{path} cannot be read ({str(error).splitlines()[0][:100] if str(error) else 'empty'})")
     raise UserError(

@@ -42,10 +42,11 @@ class Shadow(nn.Module):
     def update(self, model: nn.Module) -> None:
         """average += (1 - d) (weight - average); called after each optimiser step."""
         self.updates += 1
-        count = int(self.updates)
-        decay = min(self.decay, (1 + count) / (10 + count))
+        # A tensor, not a number: reading the counter would make the GPU wait at every step.
+        share = 1.0 - ((1.0 + self.updates) / (10.0 + self.updates)).clamp(max=self.decay)
         for name in self.names:
-            self.get_buffer(name).lerp_(model.get_parameter(name), 1.0 - decay)
+            average = self.get_buffer(name)
+            average.lerp_(model.get_parameter(name), share.to(average.dtype))
 
     @contextmanager
     def in_place(self, model: nn.Module) -> Iterator[None]:

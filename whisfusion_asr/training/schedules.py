@@ -67,6 +67,7 @@ class WarmupCosine(RatioSchedule):
         super().__init__(optimizer)
 
     def factor(self, t: int) -> float:
+        """Share of the base rate at step t."""
         warm = max(1, int(self.total * self.warmup_ratio))
         return t / warm if t <= warm else cosine((t - warm) / (self.total - warm), self.floor)
 
@@ -81,6 +82,7 @@ class WarmupHoldLinear(RatioSchedule):
         super().__init__(optimizer)
 
     def factor(self, t: int) -> float:
+        """Share of the base rate at step t."""
         warm = max(1, int(self.total * self.warmup_ratio))
         hold = max(warm, int(self.total * self.hold_ratio))
         if t <= warm:
@@ -101,6 +103,7 @@ class EpochCosine(RatioSchedule):
         super().__init__(optimizer)
 
     def factor(self, t: int) -> float:
+        """Share of the base rate in epoch t."""
         warm, done = int(self.total * self.warmup_ratio), t - 1
         if done < warm:
             return self.warmup_start + (1.0 - self.warmup_start) * done / warm

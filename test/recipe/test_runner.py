@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from whisfusion_asr.recipe.processes import Interrupted, Processes
+
 if TYPE_CHECKING:
     from conftest import Recipe
 
@@ -260,6 +262,22 @@ def test_an_interrupted_runner_ends_its_children(recipe: Recipe, number: signal.
     assert child.returncode == 128 + number
     assert f"interrupted by {number.name}" in error
     assert has_ended(int((recipe.path / "pid_dump_states").read_text()))
+
+
+def test_a_signal_while_a_child_starts_leaves_no_orphan(monkeypatch: pytest.MonkeyPatch) -> None:
+    children = []
+
+    def slow_start(words: list[str], **others: object) -> subprocess.Popen:
+        children.append(start(words, **others))
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)  # the handler runs here, before the runner knows the child
+        return children[-1]
+
+    start = subprocess.Popen
+    with pytest.raises(Interrupted), Processes() as processes:
+        monkeypatch.setattr(subprocess, "Popen", slow_start)
+        processes.start(["sleep", "60"])
+    assert has_ended(children[0].pid)
 
 
 def test_an_unfinished_training_is_decoded_only_with_a_named_checkpoint(finished: Recipe) -> None:

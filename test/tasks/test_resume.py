@@ -94,8 +94,14 @@ def test_two_damaged_checkpoints_are_an_error(train, tmp_path, monkeypatch):
 def test_what_a_kill_between_the_saves_leaves_out_is_mended(train, tmp_path, monkeypatch, undisturbed):
     """checkpoint.pth of epoch 2 is there, 2epoch.pth and the links are not."""
     exp_dir = interrupted(train, tmp_path, monkeypatch, epoch=3)
-    for name in ("2epoch.pth", "latest.pth", "valid.loss.best.pth"):
+    names = ("2epoch.pth", "latest.pth", "valid.loss.best.pth")
+    before = {name: torch.load(exp_dir / name) for name in names}
+    for name in names:
         (exp_dir / name).unlink()
+    interrupted(train, tmp_path, monkeypatch, epoch=3)
+    for name in names:
+        after = torch.load(exp_dir / name)
+        assert all(torch.equal(after[key], value) for key, value in before[name].items()), name
     check_same_result(train(exp_dir, CONFIG, max_epoch=4), undisturbed)
 
 

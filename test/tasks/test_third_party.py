@@ -24,7 +24,7 @@ def test_asr_task_of_espnet_trains_our_decoder(corpus, tmp_path):
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     line = ["--config", str(tmp_path / "train.yaml"), "--output_dir", str(tmp_path / "exp"), "--ngpu", "0"]
     for name in ("train", "valid"):
-        line += [f"--{name}_data_path_and_name_and_type", f"{corpus}/dump/{name}/states.scp,speech,kaldi_ark"]
+        line += [f"--{name}_data_path_and_name_and_type", f"{corpus}/dump/{name},speech,states"]
         line += [f"--{name}_data_path_and_name_and_type", f"{corpus}/data/{name}/text,text,text"]
         line += [f"--{name}_shape_file", f"{corpus}/dump/{name}/shape"]
     ASRTask.main(cmd=line)

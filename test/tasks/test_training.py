@@ -96,6 +96,15 @@ def test_validation_uses_the_averaged_weights(train, tmp_path):
     assert history(tmp_path / "raw", "train") == history(tmp_path / "ema", "train")
 
 
+def test_averages_begin_at_the_initial_weights(train, tmp_path, text_model):
+    """Not at the random ones that were there before init_param was read: at rate 0 both stay equal."""
+    exp_dir = train(
+        tmp_path / "exp", {"optim_conf": {"lr": 0.0}}, init_param=[text_model / "1epoch.pth"], ema_decay=0.9
+    )
+    state = torch.load(exp_dir / "2epoch.pth")
+    torch.testing.assert_close(state["ema.decoder.head.weight"], state["decoder.head.weight"])
+
+
 @pytest.mark.parametrize(("accum_grad", "steps"), [(1, 6), (2, 4), (3, 2), (5, 2)])
 def test_every_batch_is_used_whatever_accum_grad(train, tmp_path, accum_grad, steps):
     """Three batches an epoch, two epochs: an incomplete accumulation is a step of its own."""

@@ -64,7 +64,7 @@ def test_other_groups_follow_adamw_bit_by_bit():
     ours = [torch.nn.Parameter(torch.randn(shape)) for shape in [(5,), (3, 4), (2, 3, 2)]]
     theirs = [torch.nn.Parameter(parameter.detach().clone()) for parameter in ours]
     options = {"lr": 3e-3, "betas": (0.9, 0.98), "weight_decay": 0.01}
-    optimizers = Muon(ours, **options), torch.optim.AdamW(theirs, **options)
+    optimizers = Muon([{"params": ours, "muon": False}], **options), torch.optim.AdamW(theirs, **options)
     for _ in range(4):
         for left, right in zip(ours, theirs, strict=True):
             left.grad = torch.randn_like(left)
@@ -83,7 +83,7 @@ def test_saved_state_continues_bit_by_bit():
         weight, bias = torch.nn.Parameter(torch.randn(4, 4)), torch.nn.Parameter(torch.randn(4))
 
         def make() -> Muon:
-            return Muon([{"params": [weight], "muon": True, "lr": 0.02}, {"params": [bias]}])
+            return Muon([{"params": [weight], "muon": True, "lr": 0.02}, {"params": [bias], "muon": False}])
 
         optimizer = make()
         for step in range(3):
@@ -98,7 +98,9 @@ def test_saved_state_continues_bit_by_bit():
     assert torch.equal(run(False), run(True))
 
 
-def test_vectors_are_refused_in_a_muon_group():
-    """A clear error instead of a shape error inside the iteration."""
+def test_groups_that_cannot_be_meant_are_refused():
+    """A plain list would be trained by AdamW alone; a vector would fail inside the iteration."""
+    with pytest.raises(ValueError, match="must say muon: True or False"):
+        Muon([torch.nn.Parameter(torch.zeros(3, 3))])
     with pytest.raises(ValueError, match="orthogonalises matrices"):
         Muon([{"params": [torch.nn.Parameter(torch.zeros(3))], "muon": True}])

@@ -29,7 +29,8 @@ class Processes:
 
     def __enter__(self) -> "Processes":
         self._running: dict[int, subprocess.Popen] = {}
-        self._handlers = {number: signal.signal(number, _raise_interrupted) for number in _SIGNALS}
+        self._starting, self._pending = False, 0
+        self._handlers = {number: signal.signal(number, self._interrupt) for number in _SIGNALS}
         self._watchdog = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("watchdog.py")],
             stdin=subprocess.PIPE,
@@ -58,6 +59,7 @@ class Processes:
         self, words: Sequence[str], log: IO[bytes] | None = None, env: Mapping[str, str] | None = None
     ) -> subprocess.Popen:
         """Start a command; its output goes to `log`, or where the runner's goes."""
+        self._starting = True  # a signal between the start and the entry below would leave a child nobody knows
         try:
             child = subprocess.Popen(
                 words,
@@ -69,8 +71,13 @@ class Processes:
             )
         except FileNotFoundError as error:
             raise UserError(f"{words[0]}: command not found; is utils/install.sh done?") from error
-        self._running[child.pid] = child
-        self._tell(f"+{child.pid}")
+        else:
+            self._running[child.pid] = child
+            self._tell(f"+{child.pid}")
+        finally:
+            self._starting = False
+        if self._pending:
+            raise Interrupted(self._pending)
         return child
 
     def poll(self, child: subprocess.Popen) -> int | None:
@@ -89,6 +96,11 @@ class Processes:
             time.sleep(0.02)
         return code
 
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if not self._starting:
+            raise Interrupted(number)
+        self._pending = number
+
     def _tell(self, line: str) -> None:
         assert self._watchdog.stdin is not None
         self._watchdog.stdin.write(line + "\n")
@@ -98,10 +110,6 @@ class Processes:
         assert self._watchdog.stdin is not None
         self._watchdog.stdin.close()
         self._watchdog.wait()
-
-
-def _raise_interrupted(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(number)
 
 
 def _kill_group(group: int, number: int) -> None:

@@ -18,6 +18,8 @@ def register() -> None:
         model_conf: {ctc_weight: 0.3, mask_ratio: [0.0, 1.0]}
         decoder: diffusion
         decoder_conf: {size: 256, num_blocks: 6, attention_heads: 4, ffn_size: 1024}
+
+    The data types `audio` and `states` come with them.
     """
     from whisfusion_asr.tasks.third_party import register_choices
 

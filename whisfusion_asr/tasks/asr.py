@@ -126,6 +126,13 @@ class DiffusionASRTask(AbsTask):
         super().main(args=args)
 
     @classmethod
+    def main_worker(cls, args: argparse.Namespace) -> None:
+        """One process of the training. ESPnet leaves its process group to the exit, which then aborts at random."""
+        super().main_worker(args)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    @classmethod
     def parse(cls, words: list[str]) -> argparse.Namespace:
         """Arguments of a command line; unlike in ESPnet, the YAML of `--config` may build on others (`base:`).
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whisfusion_asr.tasks import espnet_compat  # noqa: F401  (first: makes espnet2 importable)
+from whisfusion_asr.tasks import choices  # noqa: F401  (first: makes espnet2 importable, and registers ours)
 
 # isort: split
 from espnet2.asr.decoder.abs_decoder import AbsDecoder

@@ -32,19 +32,20 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Groups with `muon: True` (2-D parameters only) follow Muon, the other groups AdamW.
+    """Groups with `muon: True` (2-D parameters only) follow Muon, groups with `muon: False` AdamW.
 
     Muon:   m = momentum m + g;  u = g + momentum m;  p -= lr (weight_decay p + sqrt(max(1, R / C)) orthogonalise(u))
     AdamW:  torch's own, with `betas` and `eps`.
-    Raises ValueError for a parameter that is no matrix in a group with `muon: True`.
+    Raises ValueError for a group that says neither, and for a parameter that is no matrix in a group with `muon: True`.
     """
 
     def __init__(self, params: Iterable[Any], lr: float = 3e-3, betas: tuple[float, float] = (0.9, 0.95),
                  eps: float = 1e-8, weight_decay: float = 0.01, momentum: float = 0.95) -> None:
-        defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "momentum": momentum,
-                    "muon": False}
+        defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "momentum": momentum}
         super().__init__(params, defaults)
         for group in self.param_groups:
+            if "muon" not in group:  # else a plain list of parameters would silently be trained by AdamW alone
+                raise ValueError("each group of Muon must say muon: True or False; whisfusion_asr.training.groups does")
             if group["muon"] and any(p.dim() != 2 for p in group["params"]):
                 raise ValueError("Muon orthogonalises matrices; put other parameters into a group with muon: False")
 

@@ -46,6 +46,8 @@ def test_lengths() -> None:
     lengths = [len(text.split()) for text in grammar.draw_sets({"text_train": 5000}, 0)["text_train"]]
     assert 8.3 < np.mean(lengths) < 9.3
     assert max(lengths) == grammar.MAX_WORDS and min(lengths) >= 3
+    short = grammar.draw_sets({"text_train": 500}, 0, max_words=6)["text_train"]
+    assert {len(text.split()) for text in short} == {3, 4, 5, 6}
 
 
 def test_no_sentence_occurs_twice_anywhere() -> None:
@@ -57,7 +59,7 @@ def test_no_sentence_occurs_twice_anywhere() -> None:
 
 def test_a_sentence_that_comes_up_again_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = iter(["a", "b", "b", "a", "c", "d"])
-    monkeypatch.setattr(grammar, "sentence", lambda rng: next(stream))
+    monkeypatch.setattr(grammar, "sentence", lambda rng, max_words: next(stream))
     assert grammar.draw_sets({"test": 2, "train": 2}, 0)["train"] == ["c", "d"]
 
 

@@ -132,6 +132,7 @@ def test_killed_and_run_again(tmp_path: Path) -> None:
         (["--train_uts", "5"], ["--train_uts", "--train_utts"]),
         (["--dev_utts", "0"], ["--dev_utts", "at least 1"]),
         (["--nj", "two"], ["--nj", "'two'"]),
+        (["--max_words", "4"], ["--max_words 4", "5 words"]),
     ],
 )
 def test_wrong_options(tmp_path: Path, options: list[str], words: list[str]) -> None:

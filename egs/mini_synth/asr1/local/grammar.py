@@ -127,22 +127,23 @@ def clause(rng: random.Random) -> list[str]:
     return words
 
 
-def sentence(rng: random.Random) -> str:
-    """Draw one sentence of at most MAX_WORDS words, lower case, without punctuation."""
+def sentence(rng: random.Random, max_words: int = MAX_WORDS) -> str:
+    """Draw one sentence of at most `max_words` words (3 or more), lower case, without punctuation."""
     while True:
         words = clause(rng)
         if rng.random() < 0.2:
             words += [rng.choice(CONJUNCTIONS), *clause(rng)]
-        if len(words) <= MAX_WORDS:
+        if len(words) <= max_words:
             return " ".join(words)
 
 
-def draw_sets(sizes: dict[str, int], seed: int) -> dict[str, list[str]]:
+def draw_sets(sizes: dict[str, int], seed: int, max_words: int = MAX_WORDS) -> dict[str, list[str]]:
     """Draw the sentences of all sets: no sentence occurs twice, within a set or across sets.
 
     sizes: set name (of SET_ORDER) -> number of sentences
-    seed: the sets are a function of (sizes, seed) alone. Test comes first, so the test sentences do not depend on the
-        sizes of the other sets.
+    seed: the sets are a function of (sizes, seed, max_words) alone. Test comes first, so the test sentences do not
+        depend on the sizes of the other sets.
+    max_words: longest sentence
     returns: set name -> sentences, in the order drawn
     """
     taken: set[str] = set()
@@ -151,7 +152,7 @@ def draw_sets(sizes: dict[str, int], seed: int) -> dict[str, list[str]]:
         rng = random.Random(f"{seed} {name}")
         sentences: list[str] = []
         while len(sentences) < sizes.get(name, 0):
-            new = sentence(rng)
+            new = sentence(rng, max_words)
             if new not in taken:
                 taken.add(new)
                 sentences.append(new)

@@ -253,15 +253,17 @@ def start_or_continue(out: Path, recipe: dict[str, Any]) -> None:
         json.dump(recipe, file, indent=1)
 
 
-def make_corpus(out: Path, sizes: dict[str, int], seed: int, nj: int) -> None:
+def make_corpus(out: Path, sizes: dict[str, int], seed: int, nj: int, max_words: int = grammar.MAX_WORDS) -> None:
     """Write the whole corpus into `out`; what is there already is kept.
 
-    sizes: number of utterances or sentences of each set of SPOKEN and WRITTEN
+    sizes: number of utterances or sentences of each set of SPOKEN and WRITTEN; max_words: of a sentence
     """
     shares = voices.share_out([voices.read_variant(path) for path in espeak.variant_files().values()])
     # the voices too: another release of eSpeak NG may bring others
-    start_or_continue(out, {"version": CORPUS_VERSION, "seed": seed, **sizes, "voices": shares})
-    sets = grammar.draw_sets(sizes, seed)
+    start_or_continue(
+        out, {"version": CORPUS_VERSION, "seed": seed, "max_words": max_words, **sizes, "voices": shares}
+    )
+    sets = grammar.draw_sets(sizes, seed, max_words)
     for name in WRITTEN:
         if not (out / "local" / f"{name}.txt").exists():
             write_lines(out / "local" / f"{name}.txt", sets[name])
@@ -295,9 +297,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--test_utts", type=positive, default=400, help="utterances of the test voices")
     parser.add_argument("--text_sentences", type=positive, default=40000, help="sentences for the text-only model")
     parser.add_argument("--text_valid_sentences", type=positive, default=500, help="the same, held out")
+    parser.add_argument("--max_words", type=positive, default=grammar.MAX_WORDS, help="of a sentence, at least 5")
     parser.add_argument("--seed", type=int, default=0, help="of texts, voices, rates and noise")
     parser.add_argument("--nj", type=positive, default=2, help="processes")
     args = parser.parse_args(argv)
+    if args.max_words < 5:
+        parser.error(f"--max_words {args.max_words}: there are too few different sentences of fewer than 5 words")
     sizes = {
         "train": args.train_utts,
         "dev": args.dev_utts,
@@ -305,7 +310,7 @@ def main(argv: list[str] | None = None) -> None:
         "text_train": args.text_sentences,
         "text_valid": args.text_valid_sentences,
     }
-    make_corpus(args.out, sizes, args.seed, args.nj)
+    make_corpus(args.out, sizes, args.seed, args.nj, args.max_words)
 
 
 if __name__ == "__main__":

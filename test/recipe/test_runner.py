@@ -197,9 +197,14 @@ def test_a_failed_job_shows_the_end_of_its_log(recipe: Recipe, child: int, ours:
     recipe.write("fail_dump_states", f"{child} 2")
     output = recipe.run(code=ours)
     log = "dump/states/train/logdir/dump_states.2.log"
-    assert "error: this is the cause" in output and f"log: {log}" in output
-    assert f"ended with exit code {child} (1 of 2 jobs failed)" in output
-    assert "line 39" in output and "line 10\n" not in output  # the last 20 lines only
+    assert f"log: {log}" in output
+    if child == 2:  # the user's mistake: what the command says of it, nothing else
+        assert f"error: this is the cause; dump_states (1 of 2 jobs failed), log: {log}\n" in output
+        assert "line 39" not in output
+    else:
+        assert f"ended with exit code {child} (1 of 2 jobs failed)" in output
+        assert "error: this is the cause\n" in output
+        assert "line 39" in output and "line 10\n" not in output  # the last 20 lines only
     assert f"# Ended (code {child})" in (recipe.path / log).read_text()
     (recipe.path / "fail_dump_states").unlink()
     recipe.calls()
@@ -210,8 +215,11 @@ def test_a_failed_job_shows_the_end_of_its_log(recipe: Recipe, child: int, ours:
 
 
 def test_a_failing_short_command_and_a_silent_failure(recipe: Recipe) -> None:
+    recipe.write("fail_data", "1")
+    assert "data validate data/train\nended with exit code 1" in recipe.run(code=1)
     recipe.write("fail_data", "2")
-    assert "data validate data/train\nended with exit code 2" in recipe.run(code=2)
+    output = recipe.run(code=2)
+    assert "ended with" not in output and output.count("error: ") == 1  # the command has told
     (recipe.path / "fail_data").unlink()
     recipe.write("lose_a_key", "")
     output = recipe.run(code=1)

@@ -21,7 +21,8 @@ def run_job(job: Job, processes: Processes, identity: str) -> None:
     if job.log is None:
         code = processes.wait(processes.start(job.words, env=environment(job, 1, 1)))
         if code:
-            raise JobError(f"{quoted(job.words)}\nended with {meaning(code)}", code)
+            told = code == 2  # by the command, on the terminal that it shares with us
+            raise JobError("" if told else f"{quoted(job.words)}\nended with {meaning(code)}", code)
         return
     job.log.parent.mkdir(parents=True, exist_ok=True)
     marks = Marks(job, identity) if job.count else None

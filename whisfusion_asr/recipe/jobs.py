@@ -16,7 +16,10 @@ _SAFE = re.compile(r"[\w@%+=:,./-]+")
 
 
 class JobError(Exception):
-    """A command failed; `exit_code` is 2 for the user's mistake, 1 for ours."""
+    """A command failed; `exit_code` is 2 for the user's mistake, 1 for ours.
+
+    The message is empty where the command itself has told the user what is wrong.
+    """
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -128,14 +131,24 @@ def logged_code(log: Path) -> int | None:
 
 
 def raise_failed(job: Job, codes: Mapping[int, int]) -> None:
-    """Raise JobError with the end of the first failing log when any code is not 0."""
+    """Raise JobError when any code is not 0: with the mistake that the first failing log names, or else its end."""
     failed = sorted(number for number, code in codes.items() if code)
     if not failed:
         return
     log, code = job.log_of(failed[0]), codes[failed[0]]
     many = f" ({len(failed)} of {job.count} jobs failed)" if job.count else ""
-    tail = "\n".join(_last_lines(log, _TAIL))
+    lines = _last_lines(log, _TAIL)
+    if code == 2 and (mistake := _mistake(lines)):
+        raise JobError(f"{mistake}; {job.name}{many}, log: {log}", code)
+    tail = "\n".join(lines)
     raise JobError(f"{tail}\n{job.name} ended with {meaning(code)}{many}; log: {log}", code)
+
+
+def _mistake(lines: Sequence[str]) -> str:
+    """What a command has said of the user's mistake: its last `error: ...`, with the lines that belong to it."""
+    starts = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    said = lines[starts[-1] :] if starts else []
+    return "\n".join(line for line in said if not line.startswith("#")).removeprefix("error: ")
 
 
 def _last_lines(log: Path, count: int) -> list[str]:

@@ -46,7 +46,8 @@ class Runner:
                 for stage in self._stages:
                     self._run_stage(stage)
         except JobError as error:
-            print(f"error: {error}", file=sys.stderr)
+            if str(error):
+                print(f"error: {error}", file=sys.stderr)
             return error.exit_code
         except Interrupted as error:
             print(f"error: {error}; the same command goes on from here", file=sys.stderr)

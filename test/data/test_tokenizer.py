@@ -48,6 +48,12 @@ def test_text_ends_at_the_first_end_token(tokenizer: Tokenizer) -> None:
     assert not {0, tokenizer.vocab_size} & set(ids)
 
 
+@pytest.mark.parametrize("token_type", ["unigram", "bpe"])
+def test_texts_of_single_words(tmp_path: Path, token_type: str) -> None:
+    tokenizer = train_tokenizer(["zero", "one", "two", "three", "seven", "nine"], token_type, 60, tmp_path)
+    assert tokenizer.decode(tokenizer.encode("seven")) == "seven"
+
+
 def test_unknown_letters_and_ids(tokenizer: Tokenizer) -> None:
     assert 1 in tokenizer.encode("a Ж")
     assert "<unk>" in tokenizer.decode(tokenizer.encode("a Ж"))

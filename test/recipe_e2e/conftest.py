@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -85,6 +86,16 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     recipe = Toy(root, root / "data")
     recipe.run()
     return recipe
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout in which a recipe may be made: the template is copied, everything else is a link."""
+    root = tmp_path / "checkout"
+    shutil.copytree(ROOT / "egs" / "TEMPLATE", root / "egs" / "TEMPLATE")
+    for name in ("conf", "utils", "whisfusion_asr", "setup.py"):
+        (root / name).symlink_to(ROOT / name)
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -26,16 +26,6 @@ def readme_lines() -> list[str]:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A checkout in which a recipe may be made: the template is copied, everything else is a link."""
-    root = tmp_path / "checkout"
-    shutil.copytree(ROOT / "egs" / "TEMPLATE", root / "egs" / "TEMPLATE")
-    for name in ("conf", "utils", "whisfusion_asr", "setup.py"):
-        (root / name).symlink_to(ROOT / name)
-    return root
-
-
-@pytest.fixture
 def corpus(toy: Toy, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """wav/ and transcripts.txt: spoken digits where the shared data are, else utterances of the toy recipe."""
     folder = tmp_path / "corpus"

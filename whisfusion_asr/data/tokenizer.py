@@ -198,7 +198,8 @@ def _train_sentencepiece(sentences: list[str], token_type: str, vocab_size: int)
             bos_id=-1,
             pad_id=-1,
             num_threads=1,  # the unigram sums depend on the number of threads
-            max_sentence_length=max(len(text.encode()) for text in sentences) + 1,  # longer ones are left out silently
+            # Longer ones are left out silently; less than 10 is refused.
+            max_sentence_length=max(10, 1 + max(len(text.encode()) for text in sentences)),
             minloglevel=2,
         )
     except RuntimeError as error:

@@ -32,7 +32,6 @@ CORE = [
     "kaldiio>=2.18",
     "jiwer>=4.0",
     "rapidfuzz>=3.9",
-    "tqdm>=4.60",
     "packaging>=23.0",
 ]
 

@@ -14,6 +14,7 @@ fi
 
 # The same numbers in every run: fixed hash order, fixed examples of the property tests, and one thread for each
 # process, for the models of the tests are too small to gain from more and the recipe tests run jobs side by side.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 export PYTHONHASHSEED=0 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 
 # A status that is not 0 counts as a failure, 5 ("no test was collected") included.

@@ -1,4 +1,4 @@
-"""Training on audio with a frozen Whisper inside the model: its weights come from their folder, not from checkpoints."""
+"""Training on audio with a frozen Whisper inside the model: its weights stay in their folder."""
 
 import numpy as np
 import pytest

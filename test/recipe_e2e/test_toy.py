@@ -144,7 +144,7 @@ def test_the_python_lines_of_the_readme(toy: Toy) -> None:
     names: dict[str, Any] = {"waveform": soundfile.read(path, dtype="float32")[0]}
     exec(code, names)
     assert isinstance(names["text"], str) and len(names["tokens"]) == len(names["token_ids"])
-    assert len(names["transcript"].candidates) == 5 and names["transcript"].text == names["text"]
+    assert names["transcript"].candidates and names["transcript"].text == names["text"]
 
 
 def test_the_same_command_again_does_nothing(

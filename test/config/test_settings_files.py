@@ -1,6 +1,17 @@
-"""Every settings file of the repository loads, and every key in it is read by somebody."""
+"""Every YAML of conf/ and egs/*/asr1/conf is read by its reader, and each of its keys is known there.
 
+Trainings are parsed as the command does, their network (large ones on the meta device, where sizes cost nothing),
+optimiser and schedule are built. So that this can fail, a made-up key in any mapping of any file must be refused.
+"""
+
+import copy
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,103 +22,158 @@ from whisfusion_asr.bin.import_encoder import read_encoder_conf
 from whisfusion_asr.config import read_yaml
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.recipe.options import build_options, read_preset
+from whisfusion_asr.recipe.settings import split_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
-SHARED = sorted((ROOT / "conf").glob("*.yaml"))
-OF_RECIPES = sorted(ROOT.glob("egs/*/asr1/conf/*.yaml"))
+FILES = sorted([*ROOT.glob("conf/*.yaml"), *ROOT.glob("egs/*/asr1/conf/*.yaml")])
+# What a training or decoding file may build on is no setting of its own: it need not be complete.
+BASES = {
+    (path.parent / base).resolve() for path in FILES if (base := yaml.safe_load(path.read_text()).get("base"))
+}  # fmt: skip
 
 
-def names(kind: str, files: list[Path]) -> list[str]:
-    return [str(path.relative_to(ROOT)) for path in files if path.name.startswith(kind)]
+def kind(path: Path) -> str:
+    """First part of the name: train, decode, whisper or preset."""
+    return path.name.partition("_")[0]
 
 
-@pytest.fixture(scope="module")
-def task():
+def name(path: Path) -> str:
+    """Path from the root, the id of a test."""
+    return str(path.relative_to(ROOT))
+
+
+def of(*kinds: str, complete: bool = False) -> list[Any]:
+    """The files of these kinds, as test parameters."""
+    chosen = [path for path in FILES if kind(path) in kinds and not (complete and path.resolve() in BASES)]
+    assert chosen
+    return [pytest.param(path, id=name(path)) for path in chosen]
+
+
+def mappings(tree: dict[str, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Places of all mappings in a mapping, itself included."""
+    yield place
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from mappings(value, (*place, key))
+
+
+def with_made_up_keys(settings: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The settings with one more key, in each of their mappings."""
+    for place in mappings(settings):
+        spoilt = copy.deepcopy(settings)
+        inner = spoilt
+        for key in place:
+            inner = inner[key]
+        inner["made_up"] = 1
+        yield ".".join(place), spoilt
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """build(settings, words): what the training command makes of settings before it reads data."""
+    if importlib.util.find_spec("espnet2") is None:
+        pytest.skip("needs ESPnet; utils/install.sh installs it")
+    from whisfusion_asr.tasks.asr import DiffusionASRTask, scheduler_classes
+    from whisfusion_asr.tasks.experiment import check_values
+
+    folder = tmp_path_factory.mktemp("config")
+    (folder / "tokens.txt").write_text("\n".join(["<eos>", "<unk>", "<space>", "a", "b"]) + "\n")
+
+    def run(settings: dict[str, Any], words: list[str]) -> None:
+        (folder / "train.yaml").write_text(yaml.safe_dump(settings))
+        tokens = ["--token_list", str(folder / "tokens.txt"), "--token_type", "char"]
+        command = ["--config", str(folder / "train.yaml"), "--output_dir", str(folder / "exp"), *tokens, *words]
+        args = DiffusionASRTask.parse(command)
+        check_values(DiffusionASRTask.get_parser(), args)
+        with torch.device("cpu" if args.frontend else "meta"):  # a frontend computes its filters when it is made
+            model = DiffusionASRTask.build_model(args)
+        for parameter_name, parameter in model.named_parameters():
+            frozen = any(f"{parameter_name}.".startswith(f"{part}.") for part in args.freeze_param)
+            parameter.requires_grad_(not frozen)
+        (optimizer,) = DiffusionASRTask.build_optimizers(args, model)
+        scheduler_classes[args.scheduler](optimizer, **args.scheduler_conf).set_total(100)
+        trained = sum(parameter.numel() for group in optimizer.param_groups for parameter in group["params"])
+        assert 0 < trained == sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+    return run
+
+
+def test_every_file_is_of_a_known_kind() -> None:
+    assert {kind(path) for path in FILES} == {"train", "decode", "whisper", "preset"}
+    assert all((ROOT / "conf" / base.name).is_file() or kind(base) == "decode" for base in BASES)
+
+
+@pytest.mark.parametrize("path", of("train", complete=True))
+def test_training(path: Path, build: Callable[..., None]) -> None:
+    settings = read_yaml(path)
+    build(settings, [])
+    unread = [key for key, value in settings.items() if key.endswith("_conf") and value and not settings.get(key[:-5])]
+    assert unread == [], "settings of a part that is not chosen"
+    for place, spoilt in with_made_up_keys(settings):
+        with pytest.raises(UserError, match="made_up"):
+            build(spoilt, [])
+            pytest.fail(f"{name(path)}: {place}.made_up was not refused")
+
+
+@pytest.mark.parametrize("path", of("train"))
+def test_training_that_others_build_on(path: Path) -> None:
     from whisfusion_asr.tasks.asr import DiffusionASRTask
 
-    return DiffusionASRTask
+    DiffusionASRTask.parse(["--config", str(path)])
 
 
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory):
-    path = tmp_path_factory.mktemp("tokens") / "tokens.txt"
-    path.write_text("\n".join(["<eos>", "<unk>", "<space>", *"abcdefgh"]) + "\n", encoding="utf-8")
-    return path
-
-
-def parse(task, path, tokens):
-    return task.parse(["--config", str(path), "--token_list", str(tokens), "--token_type", "char", "--output_dir", "x"])
-
-
-def build(task, args):
-    """Model, optimiser and schedule of a training; a large decoder gets no memory for its weights."""
-    from espnet2.tasks.abs_task import scheduler_classes
-
-    with torch.device("meta" if args.decoder_conf.get("size", 0) > 512 else "cpu"):
-        model = task.build_model(args)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = not any(name.startswith(f"{prefix}.") for prefix in args.freeze_param)
-    optimizer = task.build_optimizers(args, model)[0]
-    return model, optimizer, scheduler_classes[args.scheduler](optimizer, **args.scheduler_conf)
-
-
-def test_every_file_is_of_a_known_kind():
-    for path in [*SHARED, *OF_RECIPES]:
-        assert path.name.startswith(("train_", "decode_", "whisper_", "preset_")), path
-
-
-@pytest.mark.parametrize("name", names("train_", SHARED))
-def test_shared_trainings_hold_known_options(name, task, tokens):
-    args = parse(task, ROOT / name, tokens)
-    assert args.model == "diffusion_asr" and args.keep_nbest_models == 1
-
-
-@pytest.mark.parametrize("name", names("train_", OF_RECIPES))
-def test_trainings_of_recipes_build(name, task, tokens):
-    args = parse(task, ROOT / name, tokens)
-    model, optimizer, scheduler = build(task, args)
-    scheduler.set_total(100)
-    trained = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
-    assert 0 < trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-@pytest.mark.parametrize("where", ["frontend_conf", "model_conf", "optim_conf", "scheduler_conf", "encoder_conf", None])
-def test_a_key_that_nobody_reads_is_refused(where, task, tokens, tmp_path):
-    settings = read_yaml(ROOT / "egs/mini_synth/asr1/conf/train_encoder.yaml")
-    target = settings if where is None else settings.setdefault(where, {})
-    target["nobody_reads_this"] = 1
-    path = tmp_path / "train.yaml"
-    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    with pytest.raises(UserError, match="nobody_reads_this"):
-        build(task, parse(task, path, tokens))
-
-
-@pytest.mark.parametrize("name", names("decode_", SHARED + OF_RECIPES))
-def test_decodings_are_read(name):
-    settings = read_settings(str(ROOT / name), [])
+@pytest.mark.parametrize("path", of("decode"))
+def test_decoding(path: Path, tmp_path: Path) -> None:
+    settings = read_settings(str(path), [])
     assert settings["sampler"] in ("pdd_reference", "ctc_greedy")
+    for place, spoilt in with_made_up_keys(read_yaml(path)):
+        (tmp_path / "decode.yaml").write_text(yaml.safe_dump(spoilt))
+        with pytest.raises(UserError, match="made_up"):
+            read_settings(str(tmp_path / "decode.yaml"), [])
+            pytest.fail(f"{name(path)}: {place}.made_up was not refused")
 
 
 @pytest.mark.parametrize("change", ["beam_size=5", "sampler_conf.beam_size=5", "control=deaf", "sampler_conf.remask=x"])
-def test_a_decoding_refuses_what_it_does_not_know(change):
+def test_a_decoding_refuses_what_it_does_not_know(change: str) -> None:
     with pytest.raises(UserError, match="beam_size|deaf|remask"):
         read_settings(str(ROOT / "conf/decode_pdd.yaml"), [change])
 
 
-@pytest.mark.parametrize("name", names("whisper_", OF_RECIPES))
-def test_imported_encoders_are_read(name, tmp_path):
-    assert "model" in read_encoder_conf(ROOT / name)
-    path = tmp_path / "whisper.yaml"
-    path.write_text((ROOT / name).read_text(encoding="utf-8") + "nobody_reads_this: 1\n", encoding="utf-8")
-    with pytest.raises(UserError, match="nobody_reads_this"):
-        read_encoder_conf(path)
+@pytest.mark.parametrize("path", of("whisper"))
+def test_ready_made_encoder(path: Path, tmp_path: Path) -> None:
+    assert read_encoder_conf(path)["model"].startswith("openai/whisper-")
+    for place, spoilt in with_made_up_keys(read_yaml(path)):
+        (tmp_path / "whisper.yaml").write_text(yaml.safe_dump(spoilt))
+        with pytest.raises(UserError, match="made_up"):
+            read_encoder_conf(tmp_path / "whisper.yaml")
+            pytest.fail(f"{name(path)}: {place}.made_up was not refused")
 
 
-@pytest.mark.parametrize("name", names("preset_", OF_RECIPES))
-def test_presets_are_options(name, monkeypatch):
-    monkeypatch.chdir((ROOT / name).parents[1])
-    values = read_preset(Path(name).stem.removeprefix("preset_"))
+@pytest.mark.parametrize("path", of("preset"))
+def test_preset(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: Callable[..., None]) -> None:
+    """Keys and types, and the options that it gives to trainings."""
+    recipe = path.parents[1]
+    monkeypatch.chdir(recipe)
+    values = read_preset(path.stem.removeprefix("preset_"))
     options = build_options(values)
-    configs = [getattr(options, f"{part}_config") for part in ("encoder", "text", "ctc", "adapter", "asr")]
-    for config in filter(None, [*configs, *options.inference_config.split()]):
-        assert Path(config).is_file(), config
+    for part, usual in (("encoder", "encoder"), ("text", "text"), ("adapter", "adapter"), ("asr", "decoder")):
+        words = split_arguments(getattr(options, f"{part}_args"))
+        config = Path(getattr(options, f"{part}_config") or f"conf/train_{usual}.yaml")
+        if words:
+            build(read_yaml(config), words)
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "preset_x.yaml").write_text(yaml.safe_dump(values | {"made_up": 1}))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="unknown option made_up"):
+        read_preset("x")
+
+
+@pytest.mark.parametrize("path", of("preset"))
+def test_preset_in_its_recipe(path: Path) -> None:
+    """Together with the values of run.sh it names files that exist and stages that can be described."""
+    recipe = path.parents[1]
+    command = ["bash", recipe / "run.sh", "--preset", path.stem.removeprefix("preset_"), "--dry_run", "true"]
+    prefix = {"VIRTUAL_ENV": sys.prefix, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(command, env=os.environ | prefix, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "# Stage 6 score" in done.stdout

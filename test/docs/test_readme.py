@@ -1,85 +1,140 @@
-"""The commands of the READMEs are real: ours are run (long ones as a dry run), the stages are those of the code."""
+"""What the documentation tells the reader to type works: every shell line that starts with a command of ours is run.
+
+Recipes run dry, `whisfusion` and `python -m` commands print their help, which must name the options of the line;
+scripts of the repository are called with a harmless argument. The template's lines are also run for real, by the
+test of a newcomer's corpus, and the Python lines by that of the toy recipe.
+"""
 
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from whisfusion_asr.recipe.stages import STAGES, stage_list
+from whisfusion_asr.recipe.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-TEMPLATE = (ROOT / "egs/TEMPLATE/asr1/README.md").read_text(encoding="utf-8")
-OURS = ("egs/", "test/run.sh", "utils/", "python3 -m whisfusion_asr", "python -m whisfusion_asr")
+PAGES = [path for path in (ROOT / "README.md", *sorted(ROOT.glob("egs/*/asr1/README.md"))) if path.is_file()]
+MODULE = re.compile(r"(?:python3? -m whisfusion_asr\.bin\.|whisfusion )(\w+)")
+# Programs that are not ours: their lines are not tried.
+FOREIGN = {"ls", "cat", "echo", "git", "pip", "export", "less", "source", ".", "mkdir", "tensorboard"}
+HARMLESS = {"test/run.sh": ["--version"], "utils/install.sh": ["--help"]}
 
 
-def shell_lines(text: str) -> list[str]:
-    """The lines of all ```sh blocks: continuations joined, comments gone."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    joined = "\n".join(blocks).replace("\\\n", " ")
-    return [line for raw in joined.splitlines() if (line := re.sub(r"(^|\s)#.*", "", raw).strip())]
+def shell_lines(page: Path) -> list[str]:
+    """Lines of the fenced shell blocks of a page, continuations joined, comments and prompts cut off."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(?:sh|bash|shell|console)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in ("cd .", *block.replace("\\\n", " ").splitlines())]
+    return [stripped for line in lines if (stripped := re.sub(r"(^|\s)#.*", "", line.removeprefix("$ ")).strip())]
 
 
-def run(words: list[str], cwd: Path) -> subprocess.CompletedProcess:
-    env = os.environ | {"VIRTUAL_ENV": sys.prefix, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    quiet = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
-    return subprocess.run(words, cwd=cwd, env=env, timeout=300, **quiet)
+def commands() -> list[tuple[str, str, str]]:
+    """(page, directory below the root where the reader is, line) of every line but `cd`."""
+    found = []
+    for page in PAGES:
+        home = "." if page.parent == ROOT or "TEMPLATE" in page.parts else str(page.parent.relative_to(ROOT))
+        place = home
+        for line in shell_lines(page):
+            if line == "cd .":  # a new block starts at home
+                place = home
+            elif line.startswith("cd "):
+                place = os.path.normpath(os.path.join(place, line.split()[1]))
+            else:
+                found.append((str(page.relative_to(ROOT)), place, line))
+    assert found
+    return found
 
 
-def as_dry_run(line: str) -> list[str]:
-    """A recipe's command as one that changes nothing."""
+def generated(folder: str, names: list[str]) -> list[str]:
+    """What recipes have written into their directories."""
+    written = ("data", "dump", "exp", "downloads")
+    return [name for name in names if Path(folder).name == "asr1" and name.startswith(written)]
+
+
+def environment() -> dict[str, str]:
+    """The tests' own interpreter as the active environment."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return os.environ | {"VIRTUAL_ENV": sys.prefix, "PATH": path, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout with a recipe egs/mine, as the template's README makes one."""
+    root = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "egs", root / "egs", symlinks=True, ignore=generated)
+    for name in ("conf", "utils", "whisfusion_asr", "test", "setup.py", "pyproject.toml", "README.md"):
+        (root / name).symlink_to(ROOT / name)
+    subprocess.run([root / "egs/TEMPLATE/asr1/setup.sh", root / "egs/mine/asr1"], check=True, capture_output=True)
+    return root
+
+
+def harmless(line: str) -> list[str] | None:
+    """The words that try a line without doing its work; None for a line that is not ours."""
     words = shlex.split(line)
-    return words if "list" in words or "--dry_run" in words else [*words, "--dry_run", "true"]
+    while "=" in words[0] or words[0] in ("bash", "nohup"):
+        words = words[1:]
+    if words[0].endswith("run.sh") and words[0] not in HARMLESS:
+        return words if {"list", "--help"} & set(words) else [*words, "--dry_run", "true"]
+    if words[0] in HARMLESS:
+        return [words[0], *HARMLESS[words[0]]]
+    if match := MODULE.match(line):
+        return [sys.executable, "-m", "whisfusion_asr.bin.main", match[1], "--help"]
+    if words[0].startswith(("utils/", "./utils/")):
+        return [words[0], "--help"]
+    if words[0].endswith("setup.sh"):
+        return ["bash", "-n", words[0]]
+    assert words[0] in FOREIGN, f"{words[0]}: is it ours? Say in this test how it is tried"
+    return None
 
 
-def test_blocks_are_found():
-    assert len(shell_lines(README)) >= 6 and len(shell_lines(TEMPLATE)) >= 8
+@pytest.mark.parametrize(("page", "place", "line"), commands())
+def test_a_line_of_the_documentation(checkout: Path, page: str, place: str, line: str) -> None:
+    words = harmless(line)
+    if words is None:
+        return
+    done = subprocess.run(words, cwd=checkout / place, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, f"{page}: {line}\n{done.stdout[-2000:]}{done.stderr}"
+    if MODULE.match(line):
+        options = {"--" + option.replace("-", "_") for option in re.findall(r"--([\w-]+)", line)}
+        assert options <= set(re.findall(r"--\w+", done.stdout)), f"{page}: {line}"
 
 
-@pytest.mark.parametrize("line", [line for line in shell_lines(README) if line.startswith(("egs/", "./run.sh"))])
-def test_recipe_commands_of_the_readme(line):
-    place = ROOT if line.startswith("egs/") else ROOT / "egs/mini_synth/asr1"
-    done = run(["bash", *as_dry_run(line)], place)
-    assert done.returncode == 0, done.stderr
+def test_the_picture_of_the_stages() -> None:
+    """README.md shows the stages that there are, by number and name."""
+    shown = re.findall(r"─(\d) (\w+)─", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert shown == [(str(stage.number), stage.name) for stage in STAGES if stage.steps]
 
 
-@pytest.mark.parametrize("line", [line for line in shell_lines(README + TEMPLATE) if line.startswith(OURS)])
-def test_named_files_and_modules_exist(line):
-    words = shlex.split(line)
-    if "-m" in words:
-        module = words[words.index("-m") + 1]
-        done = run([sys.executable, "-m", module, "--help"], ROOT)
-        assert done.returncode == 0, done.stderr
-        for option in (word for word in words if word.startswith("--")):
-            group = words[words.index("-m") + 2]
-            sub = [] if group.startswith("-") else [group]
-            assert option in run([sys.executable, "-m", module, *sub, "--help"], ROOT).stdout
-    elif words[0].startswith(("egs/", "test/", "utils/")):
-        assert os.access(ROOT / words[0], os.X_OK)
+def test_the_list_of_the_stages(checkout: Path) -> None:
+    """`--stage list` prints the same, with those of later versions."""
+    command = [checkout / "egs/mini_synth/asr1/run.sh", "--stage", "list"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    rows = re.findall(r"^(\d) +(\w+)", done.stdout, re.MULTILINE)
+    assert rows == [(str(stage.number), stage.name) for stage in STAGES]
 
 
-def test_the_readme_shows_the_stages_of_the_runner():
-    assert "./run.sh --stage list" in README
-    picture = dict(re.findall(r"─(\d) (\w+)─*>", README))
-    assert picture == {str(stage.number): stage.name for stage in STAGES if stage.steps}
-    assert all(name in stage_list() for name in picture.values())
+def test_files_and_rooms_that_the_readme_names_exist() -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    names = re.findall(r"`((?:whisfusion_asr|egs|conf|utils|test)/[\w./-]+)`", page)
+    rooms = [name for row in re.findall(r"^\| (`.*?/`)", page, re.MULTILINE) for name in re.findall(r"`(\w+)/`", row)]
+    assert names and rooms
+    assert [name for name in names if not (ROOT / name).exists()] == []
+    assert [room for room in rooms if not (ROOT / "whisfusion_asr" / room).is_dir()] == []
 
 
-def test_files_and_rooms_named_in_the_readme_exist():
-    for name in re.findall(r"`((?:whisfusion_asr|egs|conf|utils|test)/[\w./-]+)`", README):
-        assert (ROOT / name).exists(), name
-    for room in re.findall(r"^\| (`.*?/`)", README, re.MULTILINE):
-        for name in re.findall(r"`(\w+)/`", room):
-            assert (ROOT / "whisfusion_asr" / name).is_dir(), name
-
-
-def test_the_code_of_the_readme_compiles():
-    blocks = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-    assert blocks
-    for block in blocks:
-        compile(block, "README.md", "exec")
-
+def test_lines_are_found_and_tried(tmp_path: Path) -> None:
+    """The extraction itself: continuations, comments, foreign programs, unknown ones."""
+    page = tmp_path / "page.md"
+    page.write_text("```sh\n./run.sh --a b \\\n   --c d  # why\n$ ls x\n```\n```python\nrun.sh\n```\n")
+    assert shell_lines(page) == ["cd .", "./run.sh --a b     --c d", "ls x"]
+    assert harmless("./run.sh --a b") == ["./run.sh", "--a", "b", "--dry_run", "true"]
+    assert harmless("ls x") is None
+    assert harmless("PYTHON=python3.12 bash test/run.sh test/scoring") == ["test/run.sh", "--version"]
+    assert harmless("whisfusion score --ref a")[1:] == ["-m", "whisfusion_asr.bin.main", "score", "--help"]
+    with pytest.raises(AssertionError, match="is it ours"):
+        harmless("frobnicate --now")

@@ -82,7 +82,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     for module, meaning in (("espeakng_loader", "eSpeak NG speaks the corpus"), ("espnet2", "ESPnet trains")):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"needs {module} ({meaning}); utils/install.sh installs it")
-    root = Path(os.environ["E2E_TOY"]) if "E2E_TOY" in os.environ else tmp_path_factory.mktemp("toy")  # DEVELOPMENT
+    root = tmp_path_factory.mktemp("toy")
     recipe = Toy(root, root / "data")
     recipe.run()
     return recipe

@@ -80,7 +80,8 @@ def test_a_set_that_stage_0_did_not_make(toy: Toy) -> None:
 def small_disk(place: Path, size: str) -> Iterator[None]:
     """A file system of its own at `place`; skips the test where that is not allowed."""
     place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True, text=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"a full disk needs a file system of its own: {done.stderr.strip()}")
     try:

@@ -6,14 +6,16 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jiwer
 import pytest
+import soundfile
 
 if TYPE_CHECKING:
     from conftest import Toy
 
+ROOT = Path(__file__).resolve().parents[2]
 DECODINGS = ("decode_pdd", "decode_ctc", "decode_shuffled")
 EXPERIMENTS = ("train_encoder_en_unigram80", "train_text_en_unigram80", "mini_synth_adapter", "mini_synth")
 CANDIDATES = {
@@ -131,6 +133,18 @@ def test_results_page(toy: Toy) -> None:
     section = page.partition("### WER")[2].partition("### CER")[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|decode")]
     assert {row[0]: float(row[7]) for row in rows} == {f"{name}/test": error_rate(toy, name) for name in DECODINGS}
+
+
+def test_the_python_lines_of_the_readme(toy: Toy) -> None:
+    """With the toy's directories and one of its utterances."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "Speech2Text(" in block)
+    code = re.sub(r'"exp/(\w+?)(300)?"', lambda m: repr(str(toy.exp / (m[1] + ("80" if m[2] else "")))), code)
+    path = next(iter(table(toy.data / "test/wav.scp").values()))
+    names: dict[str, Any] = {"waveform": soundfile.read(path, dtype="float32")[0]}
+    exec(code, names)
+    assert isinstance(names["text"], str) and len(names["tokens"]) == len(names["token_ids"])
+    assert names["transcript"].candidates and names["transcript"].text == names["text"]
 
 
 def test_the_same_command_again_does_nothing(

@@ -38,7 +38,7 @@ def test_without_an_encoder_it_is_a_text_model():
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"encoder": "conformerr"}, "encoder: 'conformerr' is unknown; choose one of light_conformer, states, whisper"),
+    ({"encoder": "conformerr"}, "encoder: 'conformerr' is unknown; choose one of .*light_conformer, states, .*whisper"),
     ({"encoder_conf": {"blocks": 2}}, "encoder_conf: unknown key blocks for encoder: light_conformer; it knows "),
     ({"encoder_conf": {"input_size": 3}}, "encoder_conf: unknown key input_size for encoder: light_conformer"),
     ({"encoder": None}, "a CTC head reads encoder states; set encoder:"),

@@ -128,7 +128,7 @@ def write_audio(utterance: Utterance) -> None:
     """
     data = io.BytesIO()
     soundfile.write(data, speak(utterance), SAMPLE_RATE, subtype="PCM_16", format="WAV")
-    temporary = utterance.path.with_name(f".{utterance.path.name}.{os.getpid()}.tmp")
+    temporary = utterance.path.with_name(f".{utterance.path.name}.tmp")
     try:
         temporary.write_bytes(data.getvalue())
         temporary.replace(utterance.path)

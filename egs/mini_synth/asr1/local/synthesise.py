@@ -10,7 +10,6 @@ import argparse
 import io
 import json
 import multiprocessing
-import os
 import random
 import shutil
 import signal

@@ -1,5 +1,6 @@
 """Writing that is never half done: a temporary name beside the place, flushed, then renamed."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -7,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
     """Open a file that appears under `path` only when the block ends without an exception.
 
-    mode: "w" (UTF-8 text, "\\n" line ends) or "wb".
+    mode: "w" (UTF-8 text, "\\n" line ends) or "wb". An OSError for want of room names the path.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,6 +28,10 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None and error.errno in _NO_ROOM:
+            error.filename = str(path)  # a write that fails does not say where
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from whisfusion_asr.data.tokenizer import make_tokenizer
 from whisfusion_asr.decoding.output import Transcript
-from whisfusion_asr.decoding.pdd import PddOptions, best_candidate, candidate_uniforms, pdd
+from whisfusion_asr.decoding.pdd import Candidate, PddOptions, best_candidate, candidate_uniforms, pdd
 from whisfusion_asr.diffusion.canvas import CanvasRule, CanvasSpec
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.adapter import Acoustics
@@ -103,7 +103,7 @@ class Speech2Text:
         return Transcript(
             utt_id, duration, records[chosen]["text"], self._pieces(best.tokens), best.tokens, best.confidence,
             canvas=length, passes=len(options.mask_ratios), rows=len(options.mask_ratios) * options.candidates,
-            candidates=records, chosen=chosen, selection="confidence",
+            candidates=records, chosen=chosen, selection="confidence", words=self._words(best),
             flags=["canvas_full"] if len(best.tokens) == length - self.spec.prefix else [],
             timing={"decode": decoded - start, "select": time.perf_counter() - decoded},
         )
@@ -115,6 +115,11 @@ class Speech2Text:
         text = self.tokenizer.decode(ids)
         return Transcript(utt_id, duration, text, self._pieces(ids), ids, confidence, passes=1, rows=1,
                           selection="ctc_greedy", timing={"decode": time.perf_counter() - start})
+
+    def _words(self, candidate: Candidate) -> list[dict[str, Any]]:
+        sure = candidate.token_confidence
+        words = self.tokenizer.words(self._pieces(candidate.tokens))
+        return [{"word": word, "confidence": round(min(sure[i] for i in places), 5)} for word, places in words]
 
     def _pieces(self, ids: list[int]) -> list[str]:
         return [self.tokenizer.pieces[i] for i in ids]

@@ -141,3 +141,13 @@ def test_command_without_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         train_tokens.main(["--vocab_size", "20", "--out", str(tmp_path)])
     assert stop.value.code == 2
     assert "--text: no file given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("token_type", ["unigram", "char"])
+def test_words_are_those_of_the_text(tmp_path, token_type):
+    tokenizer = train_tokenizer(["the cat sat", "a mat that sat"], token_type, 14, tmp_path)
+    pieces = tokenizer.tokenize("that cat sat")
+    words = tokenizer.words(pieces)
+    assert [word for word, _ in words] == ["that", "cat", "sat"]
+    assert [place for _, places in words for place in places] == list(range(len(pieces)))
+    assert tokenizer.words([]) == []

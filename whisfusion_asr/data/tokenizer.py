@@ -56,6 +56,20 @@ class Tokenizer:
         """The text of a row of pieces."""
         raise NotImplementedError
 
+    def starts_word(self, piece: str) -> bool:
+        """Whether a word begins with (or right behind) this piece."""
+        raise NotImplementedError
+
+    def words(self, pieces: Sequence[str]) -> list[tuple[str, list[int]]]:
+        """The words of a row of pieces, each with the places of its pieces in the row."""
+        groups: list[list[int]] = []
+        for place, piece in enumerate(pieces):
+            if self.starts_word(piece) or not groups:
+                groups.append([])
+            groups[-1].append(place)
+        named = [(self.join(pieces[place] for place in group), group) for group in groups]
+        return [(word, group) for word, group in named if word]
+
 
 class CharTokenizer(Tokenizer):
     """One piece a character; a run of blanks is one `<space>`."""
@@ -63,6 +77,10 @@ class CharTokenizer(Tokenizer):
     def tokenize(self, text: str) -> list[str]:
         """The letters of a text, `<space>` between words."""
         return [SPACE if letter == " " else letter for letter in " ".join(text.split())]
+
+    def starts_word(self, piece: str) -> bool:
+        """The blank before a word counts as part of it."""
+        return piece == SPACE
 
     def join(self, pieces: Iterable[str]) -> str:
         """The text of a row of letters."""
@@ -82,6 +100,10 @@ class SentencePieceTokenizer(Tokenizer):
     def tokenize(self, text: str) -> list[str]:
         """The pieces that the model cuts a text into."""
         return self._processor.encode(text, out_type=str)
+
+    def starts_word(self, piece: str) -> bool:
+        """Sentencepiece marks the first piece of a word."""
+        return piece.startswith(MODEL_BLANK)
 
     def join(self, pieces: Iterable[str]) -> str:
         """The text of a row of pieces; MODEL_BLANK begins a word."""

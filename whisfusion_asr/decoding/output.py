@@ -15,7 +15,11 @@ LINE_FILES = ("text", "token", "token_int", "score")
 
 @dataclass(frozen=True)
 class Transcript:
-    """Result of one utterance, a line of candidates.jsonl (DESIGN names: passes and rows count network evaluations)."""
+    """Result of one utterance, a line of candidates.jsonl.
+
+    passes, rows: network evaluations, and canvases evaluated in all; words: of the chosen text, each with the
+    confidence of its least sure token; flags: what looks wrong, such as canvas_full
+    """
 
     utt_id: str
     duration: float
@@ -29,6 +33,7 @@ class Transcript:
     candidates: list[dict[str, Any]] = field(default_factory=list)
     chosen: int = 0
     selection: str = ""
+    words: list[dict[str, Any]] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     timing: dict[str, float] = field(default_factory=dict)
 

@@ -58,7 +58,7 @@ def run() -> None:
         print("device", os.environ.get("CUDA_VISIBLE_DEVICES"))
         part(OPTIONS["out"], OPTIONS["job"])
     elif MODULE == "dump_states":
-        write(OPTIONS["out"], shape=merged(), meta__json="{}", states__scp=merged())
+        write(OPTIONS["out"], shape=merged(), meta__json='{"width": 384}', states__scp=merged())
     elif MODULE == "decode":
         write(OPTIONS["out"], token=merged(), score=merged(), text=merged())
     elif MODULE == "score":

@@ -236,6 +236,14 @@ def test_a_smaller_array_leaves_no_old_logs(finished: Recipe) -> None:
     assert sorted(p.name for p in logdir.iterdir()) == ["dump_states.1.done", "dump_states.1.log"]
 
 
+def test_trainings_on_states_are_told_their_width(recipe: Recipe) -> None:
+    recipe.run()
+    trainings = [call for call in recipe.calls() if call.startswith("train ")]
+    on_states = [call for call in trainings if ",states,states" in call]
+    assert on_states and all("--encoder_conf size=384" in call for call in on_states)
+    assert not any("size=384" in call for call in trainings if call not in on_states)
+
+
 def test_jobs_get_devices_in_turn(finished: Recipe) -> None:
     recipe = finished
     recipe.run("--stage", "2", "--stop_stage", "2", "--nj", "4", "--ngpu", "2", "--force", "true")

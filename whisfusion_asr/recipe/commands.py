@@ -1,5 +1,6 @@
 """The commands that the stages run, as lists of words; each can be typed by hand."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +78,7 @@ class Commands:
         return self._module(
             "train",
             *("--config", find_config(config), "--output_dir", out),
+            *(self._width() if data == "states" else ()),
             *("--token_type", "char" if o.token_type == "char" else "bpe", "--token_list", tokens / "tokens.txt"),
             *model,
             *self._training_data("train", o.train_set, data),
@@ -117,6 +119,12 @@ class Commands:
             states = self.layout.states(name)
             return states / "states.scp", text, states / "shape"
         return self.layout.data(name) / "wav.scp", text, self.layout.data(name) / "utt2num_samples"
+
+    def _width(self) -> tuple[str, ...]:
+        """Width of the dumped states, so that one YAML serves encoders of any size."""
+        meta = self.layout.states(self.options.train_set) / "meta.json"  # not there yet in a dry run before the dump
+        width = json.loads(meta.read_text(encoding="utf-8")).get("width") if meta.is_file() else None
+        return () if width is None else ("--encoder_conf", f"size={width}")
 
     def _training_data(self, role: str, name: str, data: str) -> list[object]:
         *sources, shape = self.training_files(name, data)

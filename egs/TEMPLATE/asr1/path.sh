@@ -21,5 +21,5 @@ fi
 if [ -n "${SLURM_JOB_ID:-}" ]; then
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"
 fi
-# Threads that wait for each other sleep: spinning makes a training ten times slower when the cores are shared.
+# Threads that wait for each other sleep: spinning ones take the cores from each other where trainings share them.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"

@@ -38,7 +38,7 @@ def test_a_closed_text_and_a_draft():
     assert not draft.fixed.any() and not draft.text.any() and draft.confidence.tolist() == [0.75, 0, 0, 0]
 
 
-# The sampler `gaps` writes as much into a gap as it lacks, whatever the number of free slots: test_gaps.py.
+# The sampler `gaps` writes as much into a gap as it lacks, whatever the number of free slots: test_sampler_gaps.py.
 SLOT_BY_SLOT = sorted(set(ENGINE_SAMPLERS) - {"gaps"})
 known = st.lists(st.one_of(st.none(), st.sampled_from([3, 4])), min_size=1, max_size=6)
 

@@ -51,7 +51,7 @@ def kept(text: list[int], known: list[bool]) -> Given:
 texts = st.permutations(range(3, VOCAB)).flatmap(lambda order: st.integers(0, len(order)).map(lambda n: order[:n]))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(text=texts, known=st.lists(st.booleans(), min_size=VOCAB, max_size=VOCAB), ahead=st.integers(1, 5),
        gamma=st.sampled_from([0.0, 0.1, INFINITE]), spec=st.sampled_from([PLAIN, WITH_BOS]), spare=st.integers(2, 30))
 def test_what_the_network_knows_is_restored(text, known, ahead, gamma, spec, spare):

@@ -15,24 +15,27 @@ from whisfusion_asr.decoding.fill import Fill, Filled
 from whisfusion_asr.decoding.given import Start
 from whisfusion_asr.decoding.network import Ask
 from whisfusion_asr.diffusion.canvas import CanvasSpec
+from whisfusion_asr.diffusion.gaps import GapRule
 from whisfusion_asr.errors import UserError
+
+TRAINED = GapRule().ahead
 
 
 @dataclass(frozen=True)
 class GapsOptions:
-    """ahead: masks that stand for a gap, as in training
+    """ahead: masks that stand for a gap; null for as many as in training (TRAINED where that is not recorded)
 
     gamma: nats that a pass may leave open in each gap: besides its leftmost slot it takes the following ones while the
         entropies of all that it takes add up to this at most; 0 is one token a gap and pass, .inf all that is shown
     max_passes: passes after which every gap is closed; null for as many as it takes, at most one per slot
     """
 
-    ahead: int = 3
+    ahead: int | None = None
     gamma: float = 0.5
     max_passes: int | None = None
 
     def __post_init__(self) -> None:
-        if self.ahead < 1:
+        if self.ahead is not None and self.ahead < 1:
             raise UserError(f"ahead: expected at least 1, got {self.ahead}")
         if not self.gamma >= 0:
             raise UserError(f"gamma: expected 0 or more nats, got {self.gamma}")
@@ -89,7 +92,7 @@ def gaps_fill(start: Start, spec: CanvasSpec, options: GapsOptions) -> Fill:
         if not gaps:
             break
         passes += 1
-        canvas, slots = _shown(parts, start, spec, options.ahead)
+        canvas, slots = _shown(parts, start, spec, options.ahead or TRAINED)
         answer = yield Ask(canvas, canvas == spec.mask_id, anywhere, entropy=True)
         last = "budget" if answer.last else "stalled" if passes == options.max_passes else None
         for part, (first, behind) in zip(gaps, slots, strict=True):

@@ -14,7 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from whisfusion_asr.api.alone import ALONE
 from whisfusion_asr.api.drafts import Drafter, begin, continued, words_of
-from whisfusion_asr.api.loading import load_encoder, load_network, load_tokens
+from whisfusion_asr.api.loading import canvas_spec, load_encoder, load_network, load_tokens
+from whisfusion_asr.data.languages import language_id
 from whisfusion_asr.decoding.batches import in_halves, token_batches
 from whisfusion_asr.decoding.engine import Decoded, EngineLimits, Job, decode
 from whisfusion_asr.decoding.given import Given, start_canvas
@@ -26,7 +27,6 @@ from whisfusion_asr.decoding.selection import NEED_CTC, check_selection, select
 from whisfusion_asr.decoding.settings import DecodingSettings
 from whisfusion_asr.decoding.times import timed_words
 from whisfusion_asr.decoding.words import Word
-from whisfusion_asr.diffusion.canvas import CanvasSpec
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.adapter import Acoustics
 from whisfusion_asr.models.causal_decoder import CausalDecoder
@@ -40,7 +40,7 @@ SAMPLE_RATE = 16000
 class Utterance:
     """What is decoded: states (T, D) of an utterance of `duration` seconds, and what is known of its text.
 
-    encode_seconds: what making the states took, for the report
+    encode_seconds: what making the states took, for the report; language: its code, for a model of several
     """
 
     utt_id: str
@@ -48,6 +48,7 @@ class Utterance:
     duration: float
     given: Given | None = None
     encode_seconds: float | None = None
+    language: str | None = None
 
 
 class Speech2Text:
@@ -59,13 +60,14 @@ class Speech2Text:
     draft_dir, draft_model: experiment on the same states whose CTC head writes the drafts of sampler gaps, and its
         weights; default: the CTC head of exp_dir
     trace: keep every pass's canvases in the transcripts; word_times: give each word its start and end, by the CTC head
+    lang: language of utterances that do not name their own, for a model of several
     """
 
     def __init__(self, exp_dir: str | Path, model_file: str = "valid.loss.ave.pth",
                  inference: Mapping[str, Any] | DecodingSettings | None = None,
                  encoder_dir: str | Path | None = None, device: str = "cpu", trace: bool = False,
                  word_times: bool = False, draft_dir: str | Path | None = None,
-                 draft_model: str = "valid.loss.ave.pth") -> None:
+                 draft_model: str = "valid.loss.ave.pth", lang: str | None = None) -> None:
         settings = _checked(inference)
         self.network, config = load_network(exp_dir, model_file, device)
         if word_times and self.network.ctc is None:
@@ -79,10 +81,10 @@ class Speech2Text:
         if draft_dir is not None and self.network.encoder is not None:
             self.drafter = Drafter.load(draft_dir, draft_model, device, self.network.encoder.output_size)
         self._use(settings)
-        # A causal decoder has a start symbol of its own in the place of bos.
-        causal = isinstance(self.network.decoder, CausalDecoder)
-        bos_id = None if causal else model_conf.get("bos_id", self.tokenizer.bos_id)
-        self.spec = CanvasSpec(self.tokenizer.vocab_size, self.tokenizer.eos_id, bos_id)
+        self.spec = canvas_spec(config, self.tokenizer)
+        if lang is not None:
+            language_id(self.tokenizer.languages, lang)  # refuses one that the model does not write
+        self.lang = lang
         self.encoder = self.network if encoder_dir is None else load_encoder(encoder_dir, device)
         self.device, self.trace, self.word_times = device, trace, word_times
 
@@ -228,7 +230,14 @@ class Speech2Text:
         length = self.canvas_rule.decoding_length(self.spec, len(utterance.states), count)
         if given is not None:
             length = max(length, self.spec.prefix + len(given.tokens) + self.canvas_rule.margin)
-        return Job(utterance.utt_id, start_canvas(length, self.spec, given))
+        return Job(utterance.utt_id, start_canvas(length, self.spec, given, self.language(utterance)))
+
+    def language(self, utterance: Utterance) -> int | None:
+        """Language token of an utterance, None for a model of one language. Raises UserError for an unknown one."""
+        try:
+            return language_id(self.tokenizer.languages, utterance.language or self.lang)
+        except UserError as error:
+            raise UserError(f"{utterance.utt_id}: {error}") from None
 
     def transcript(self, utterance: Utterance, decoded: Decoded, length: int, count: int | None, seconds: float,
                     logits: Tensor | None, row: int = 0) -> Transcript:

@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model_file", default="valid.loss.ave.pth", help="weights inside exp_dir")
     parser.add_argument("--encoder_dir", help="encoder of the states that the experiment was trained on")
     parser.add_argument("--config", help="decoding YAML; default: the packed one, or PDD as in conf/decode_pdd.yaml")
+    parser.add_argument("--lang", help="language to write, for a model of several")
     parser.add_argument("--format", default="txt", choices=list(FORMATS), help="what is written")
     parser.add_argument("--out", type=Path, help="folder for one file per input; default: print")
     parser.add_argument("--window", type=float, default=25.0, help="seconds that are decoded at a time")
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _recogniser(args: Namespace) -> Speech2Text:
     """The model that the command line names. Raises UserError for one that cannot encode audio."""
-    given = {"inference": read_yaml(args.config)} if args.config else {}
+    given = {"lang": args.lang} | ({"inference": read_yaml(args.config)} if args.config else {})
     if args.encoder_dir:
         given["encoder_dir"] = args.encoder_dir
     if args.model:

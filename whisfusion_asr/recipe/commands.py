@@ -42,6 +42,7 @@ class Commands:
         o, extra = self.options, self.options.words("token_text")
         form = ("--text_case", o.text_case) if o.text_case != "keep" else ()
         form += ("--punctuation", o.punctuation) if o.punctuation != "keep" else ()
+        form += ("--languages", *o.words("languages")) if o.languages else ()
         if o.token_type == "llama":
             return self._module(
                 "import_model", "--tokenizer", o.tokenizer_model or LLAMA, *form, "--out", self.layout.tokens
@@ -188,6 +189,7 @@ class Commands:
             triples = [f"{self.layout.data(name)},speech,audio", f"{sources[1]},text,text"]
         else:
             triples = [f"{sources[0]},text,text"]
+        triples += [f"{path},language,text" for path in self.layout.utt2lang(name)]
         words: list[object] = []
         for triple in triples:
             words += [f"--{role}_data_path_and_name_and_type", triple]

@@ -17,6 +17,7 @@ from whisfusion_asr.api.alone import ALONE
 from whisfusion_asr.api.loading import load_encoder, load_network
 from whisfusion_asr.data.tokenizer import SPACE, make_tokenizer
 from whisfusion_asr.decoding.batches import in_halves, token_batches
+from whisfusion_asr.decoding.conf import options_from
 from whisfusion_asr.decoding.engine import Decoded, EngineLimits, Job, decode
 from whisfusion_asr.decoding.given import Given, start_canvas
 from whisfusion_asr.decoding.output import Transcript
@@ -30,6 +31,7 @@ from whisfusion_asr.diffusion.canvas import CanvasSpec
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.adapter import Acoustics
 from whisfusion_asr.models.causal_decoder import CausalDecoder
+from whisfusion_asr.models.running import RunOptions, prepare
 from whisfusion_asr.models.whisper_encoder import TooLong
 from whisfusion_asr.pretrained.pack import open_model
 
@@ -56,14 +58,15 @@ class Speech2Text:
     exp_dir: experiment of a training stage; model_file: weights in it
     inference: mapping with the keys of a decoding YAML, or checked settings; default: sampler pdd
     encoder_dir: experiment or imported encoder that makes the states, if exp_dir was trained on dumped ones
+    running: mapping with the keys of RunOptions: dtype, quantize, compile; how the decoder computes
     trace: keep every pass's canvases in the transcripts; word_times: give each word its start and end, by the CTC head
     """
 
     def __init__(self, exp_dir: str | Path, model_file: str = "valid.loss.ave.pth",
                  inference: Mapping[str, Any] | DecodingSettings | None = None,
                  encoder_dir: str | Path | None = None, device: str = "cpu", trace: bool = False,
-                 word_times: bool = False) -> None:
-        settings = _checked(inference)
+                 word_times: bool = False, running: Mapping[str, Any] | None = None) -> None:
+        settings, run = _checked(inference), options_from(RunOptions, running or {}, "running")
         self.network, config = load_network(exp_dir, model_file, device)
         if word_times and self.network.ctc is None:
             raise UserError(f"{exp_dir}/config.yaml: word_times needs ctc: ctc_head; it is missing")
@@ -71,6 +74,8 @@ class Speech2Text:
         self._place, self._decoder = f"{exp_dir}/config.yaml", config.get("decoder")
         self._trained_canvas = model_conf.get("canvas_conf")
         self._use(settings)
+        if run != RunOptions():
+            prepare(self.network.decoder, run)
         self.tokenizer = make_tokenizer(config["token_list"], config.get("bpemodel"), f"{exp_dir}/config.yaml")
         # A causal decoder has a start symbol of its own in the place of bos.
         causal = isinstance(self.network.decoder, CausalDecoder)

@@ -17,6 +17,7 @@ from whisfusion_asr.api.drafts import Drafter, begin, continued, words_of
 from whisfusion_asr.api.loading import canvas_spec, load_encoder, load_network, load_tokens
 from whisfusion_asr.data.languages import language_id
 from whisfusion_asr.decoding.batches import in_halves, token_batches
+from whisfusion_asr.decoding.conf import options_from
 from whisfusion_asr.decoding.engine import Decoded, EngineLimits, Job, decode
 from whisfusion_asr.decoding.given import Given, start_canvas
 from whisfusion_asr.decoding.output import Transcript
@@ -30,6 +31,7 @@ from whisfusion_asr.decoding.words import Word
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.adapter import Acoustics
 from whisfusion_asr.models.causal_decoder import CausalDecoder
+from whisfusion_asr.models.running import RunOptions, prepare
 from whisfusion_asr.models.whisper_encoder import TooLong
 from whisfusion_asr.pretrained.pack import open_model
 
@@ -59,6 +61,7 @@ class Speech2Text:
     encoder_dir: experiment or imported encoder that makes the states, if exp_dir was trained on dumped ones
     draft_dir, draft_model: experiment on the same states whose CTC head writes the drafts of sampler gaps, and its
         weights; default: the CTC head of exp_dir
+    running: mapping with the keys of RunOptions: dtype, quantize, compile; how the decoder computes
     trace: keep every pass's canvases in the transcripts; word_times: give each word its start and end, by the CTC head
     lang: language of utterances that do not name their own, for a model of several
     """
@@ -67,8 +70,9 @@ class Speech2Text:
                  inference: Mapping[str, Any] | DecodingSettings | None = None,
                  encoder_dir: str | Path | None = None, device: str = "cpu", trace: bool = False,
                  word_times: bool = False, draft_dir: str | Path | None = None,
-                 draft_model: str = "valid.loss.ave.pth", lang: str | None = None) -> None:
-        settings = _checked(inference)
+                 draft_model: str = "valid.loss.ave.pth", lang: str | None = None,
+                 running: Mapping[str, Any] | None = None) -> None:
+        settings, run = _checked(inference), options_from(RunOptions, running or {}, "running")
         self.network, config = load_network(exp_dir, model_file, device)
         if word_times and self.network.ctc is None:
             raise UserError(f"{exp_dir}/config.yaml: word_times needs ctc: ctc_head; it is missing")
@@ -81,6 +85,8 @@ class Speech2Text:
         if draft_dir is not None and self.network.encoder is not None:
             self.drafter = Drafter.load(draft_dir, draft_model, device, self.network.encoder.output_size)
         self._use(settings)
+        if run != RunOptions():
+            prepare(self.network.decoder, run)
         self.spec = canvas_spec(config, self.tokenizer)
         if lang is not None:
             language_id(self.tokenizer.languages, lang)  # refuses one that the model does not write

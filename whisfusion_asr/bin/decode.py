@@ -8,7 +8,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,13 @@ import torch
 
 from whisfusion_asr import __version__
 from whisfusion_asr.api import Speech2Text, Utterance
-from whisfusion_asr.bin.arguments import add_model_options, boolean, command_parser
+from whisfusion_asr.bin.arguments import (
+    add_model_options,
+    add_running_options,
+    boolean,
+    command_parser,
+    running_options,
+)
 from whisfusion_asr.config import apply_overrides, read_yaml
 from whisfusion_asr.data.audio import AudioTable
 from whisfusion_asr.data.kaldi_dir import read_table
@@ -86,7 +92,7 @@ def utterances(speech2text: Speech2Text, source: dict[str, str], args: Any) -> I
 def transcripts(keys: list[str], args: Any, settings: DecodingSettings, control: str | None) -> Iterator[Transcript]:
     """Decode the keys of one job, with a line of progress every few seconds."""
     source = audio_source(sorted(read_table(Path(args.data_dir) / "utt2spk")), control)
-    options = {"trace": args.trace, "word_times": args.word_times, "lang": args.lang}
+    options = {"trace": args.trace, "word_times": args.word_times, "lang": args.lang, "running": running_options(args)}
     if args.model:
         speech2text = Speech2Text.from_pretrained(args.model, args.device, inference=settings, **options)
     else:
@@ -101,11 +107,12 @@ def transcripts(keys: list[str], args: Any, settings: DecodingSettings, control:
             print(f"{number} of {len(keys)} utterances, about {left:.0f} s left", flush=True)
 
 
-def conditions(device: str) -> dict[str, Any]:
-    """What this process runs on, and the most memory it has held so far, its libraries included, in MiB."""
+def conditions(device: str, running: Mapping[str, str]) -> dict[str, Any]:
+    """What this process runs on and how, and the most memory it has held, its libraries included, in MiB."""
     unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    found = {"processor": cpu_model(), "threads": torch.get_num_threads(), "peak_memory_mib": round(peak, 1)}
+    found = {"processor": cpu_model(), "threads": torch.get_num_threads(), "peak_memory_mib": round(peak, 1),
+             "dtype": "float32", **running}
     if torch.device(device).type == "cuda":
         gpu = torch.cuda.max_memory_allocated(device) / 2**20
         found |= {"gpu": torch.cuda.get_device_name(device), "peak_gpu_memory_mib": round(gpu, 1)}
@@ -127,6 +134,7 @@ def arguments() -> Any:
     parser.add_argument("--job", type=int, default=1, help="1 to num_jobs")
     parser.add_argument("--merge", type=boolean, default=False, help="join the parts instead of decoding")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    add_running_options(parser)
     parser.add_argument("--trace", type=boolean, default=False, help="keep every pass's canvases in candidates.jsonl")
     parser.add_argument("--word_times", type=boolean, default=False, help="start and end of words, by the CTC head")
     return parser
@@ -150,7 +158,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{out}: {totals['utterances']} utterances, RTF {totals['rtf']}, flags {totals['flags']}")
         return
     found = transcripts(keys[args.job - 1 :: args.num_jobs], args, settings, control)
-    write_part(out, args.job, found, lambda: conditions(args.device))
+    write_part(out, args.job, found, lambda: conditions(args.device, running_options(args)))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from whisfusion_asr.bin.arguments import command_parser
 from whisfusion_asr.config import apply_overrides, read_yaml
-from whisfusion_asr.errors import UserError, exits_cleanly
+from whisfusion_asr.errors import exits_cleanly
 from whisfusion_asr.files import atomic_write
 
 

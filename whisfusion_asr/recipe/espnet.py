@@ -1,4 +1,4 @@
-"""Stages train_decoder and decode of the controls that ESPnet trains and decodes itself, from the same data directories.
+"""Stages train_decoder and decode of the controls that ESPnet itself trains and decodes, from the same data.
 
 `--asr_task espnet` is its hybrid CTC/attention model (or whatever the YAML says), `espnet_maskctc` its Mask-CTC.
 """

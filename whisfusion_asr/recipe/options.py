@@ -16,6 +16,7 @@ CHOICES = {
     "states_storage": ("int8", "float16", "float32"),
     "text_case": ("keep", "upper", "lower"),
     "punctuation": ("keep", "remove"),
+    "asr_task": ("diffusion", "espnet", "espnet_maskctc"),
 }
 
 
@@ -80,6 +81,7 @@ class Options:
     adapter_args: str = _option("", "more options for stage train_adapter: --max_epoch 3 ...")
     asr_config: str = _option("", "YAML of stage train_decoder (the paper's stage 2)")
     asr_args: str = _option("", "more options for stage train_decoder: --max_epoch 3 ...")
+    asr_task: str = _option("diffusion", "diffusion: this package's; espnet, espnet_maskctc: ESPnet's own programs")
     asr_tag: str = _option("", "name of the model's directory below expdir; default: config name and tokens")
     # Decoding
     inference_config: str = _option("", "YAML files of the decoding; each gets a directory of its own")

@@ -84,7 +84,7 @@ class Steps:
         """Stage 2: encoder states of every set; nothing when training on audio."""
         for name in self.sets if self.options.feats_type == "states" else ():
             data, out = self.layout.data(name), self.layout.states(name)
-            count = self._jobs(name, self.options.nj)
+            count = self.jobs_of(name, self.options.nj)
             gpu = {"gpus": self.options.ngpu, "submit": "cuda_cmd" if self.options.ngpu else "train_cmd"}
             array = Job(tuple(self.commands.dump(name, count)), out / "logdir" / "dump_states.JOB.log", count, **gpu)
             audio = {data / file: "data" for file in ("wav.scp", "utt2spk", "utt2num_samples")}
@@ -262,7 +262,7 @@ class Steps:
 
     def _decoding(self, config: str, name: str) -> Step:
         o, data, out = self.options, self.layout.data(name), self.layout.decoding(config, name)
-        count = self._jobs(name, o.inference_nj)
+        count = self.jobs_of(name, o.inference_nj)
         gpu = {"gpus": o.ngpu, "submit": "cuda_cmd" if o.ngpu else "decode_cmd"}
         array = Job(tuple(self.commands.decode(config, name, count)), out / "logdir" / "decode.JOB.log", count, **gpu)
         states = self.layout.states(name)
@@ -329,7 +329,8 @@ class Steps:
             return [out / "config.yaml", out / WEIGHTS]
         return [out / "config.yaml"]  # an imported one: it holds the checksum of the weights
 
-    def _jobs(self, name: str, wanted: int) -> int:
+    def jobs_of(self, name: str, wanted: int) -> int:
+        """Number of jobs for a set: no more than it has utterances."""
         keys = self.layout.data(name) / "utt2spk"  # not there yet in a dry run before stage 0
         return min(wanted, max(1, keys.read_bytes().count(b"\n"))) if keys.is_file() else wanted
 

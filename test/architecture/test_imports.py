@@ -53,7 +53,7 @@ LIGHT = {
 ONLY_IN = {
     "espnet": "whisfusion_asr/tasks/",
     "espnet2": "whisfusion_asr/tasks/",
-    "flash_attn": "whisfusion_asr/models/attention.py",
+    "flash_attn": "whisfusion_asr/models/flash.py",
     "kaldiio": "whisfusion_asr/data/ark.py",
     "omniio": "whisfusion_asr/data/ark.py",
 }

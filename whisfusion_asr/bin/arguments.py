@@ -27,6 +27,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     either.add_argument("--model", help="packed model (whisfusion pack), or name of a hub model that holds one")
 
 
+def add_draft_options(parser: argparse.ArgumentParser) -> None:
+    """Where the drafts of the sampler `gaps` come from: --draft_dir and --draft_model."""
+    parser.add_argument("--draft_dir", help="experiment whose CTC head writes the drafts of sampler gaps; default: the "
+                        "model itself")
+    parser.add_argument("--draft_model", default="valid.loss.ave.pth", help="weights inside draft_dir")
+
+
 def boolean(text: str) -> bool:
     """The value of a `true|false` option; use as `type=boolean`."""
     if text not in ("true", "false"):

@@ -18,6 +18,7 @@ import torch
 from whisfusion_asr import __version__
 from whisfusion_asr.api import Speech2Text, Utterance
 from whisfusion_asr.bin.arguments import (
+    add_draft_options,
     add_model_options,
     add_running_options,
     boolean,
@@ -93,6 +94,8 @@ def transcripts(keys: list[str], args: Any, settings: DecodingSettings, control:
     """Decode the keys of one job, with a line of progress every few seconds."""
     source = audio_source(sorted(read_table(Path(args.data_dir) / "utt2spk")), control)
     options = {"trace": args.trace, "word_times": args.word_times, "lang": args.lang, "running": running_options(args)}
+    if args.draft_dir:
+        options |= {"draft_dir": args.draft_dir, "draft_model": args.draft_model}
     if args.model:
         speech2text = Speech2Text.from_pretrained(args.model, args.device, inference=settings, **options)
     else:
@@ -124,6 +127,7 @@ def arguments() -> Any:
     parser = command_parser(__doc__)
     add_model_options(parser)
     parser.add_argument("--model_file", default="valid.loss.ave.pth", help="weights inside exp_dir")
+    add_draft_options(parser)
     parser.add_argument("--config", required=True, help="decoding YAML: sampler, sampler_conf, engine_conf, ...")
     parser.add_argument("--inference_args", default="", help="overrides, e.g. 'sampler_conf.candidates=5'")
     parser.add_argument("--data_dir", required=True, help="Kaldi directory of the set")
@@ -149,6 +153,8 @@ def main(argv: list[str] | None = None) -> None:
     keys = sorted(read_table(Path(args.data_dir) / "utt2spk"))
     if args.merge:
         model = {"model": args.model} if args.model else {"exp_dir": args.exp_dir, "model_file": args.model_file}
+        if args.draft_dir:
+            model |= {"draft_dir": args.draft_dir, "draft_model": args.draft_model}
         tokens = settings.batch_tokens(torch.device(args.device).type)
         place = {**model, "device": args.device,
                  "batch": "1 utterance" if tokens == 1 else f"{tokens} slots and frames",

@@ -105,3 +105,14 @@ def test_changed_keys_reach_espnet_as_its_options(recipe: Path) -> None:
 def test_tokens_that_espnet_cannot_make_are_refused(recipe: Path, words: tuple[str, str], message: str) -> None:
     error = refusal(recipe, "run_espnet.sh", "--stage", "train_decoder", *words)
     assert error.startswith("error: --asr_task espnet ") and message in error
+
+
+@pytest.mark.parametrize("tag", ["espnet", "maskctc"])
+def test_librispeech_has_the_same_controls_large_and_small(recipe: Path, tag: str) -> None:
+    libri, script = recipe.parents[1] / "librispeech/asr1", f"run_{tag}.sh"
+    tokens, train = commands(libri, script, "--stage", "parts", "--stop_stage", "train_decoder")[0::2]
+    assert "--token_type unigram --vocab_size 5000" in tokens and "--output_dir exp/librispeech_" in train
+    small = f"../../mini_synth/asr1/conf/train_{tag}.yaml"
+    words = ("--preset", "mini", "--nbpe", "500", "--asr_config", small, "--stage", "train_decoder")
+    _, train, *_ = commands(libri, script, *words)
+    assert f"--config {small} " in train and "data_mini/token_list/unigram500/tokens_espnet.txt" in train

@@ -118,13 +118,27 @@ class Commands:
         """The common files of the jobs' results."""
         return self._decode(config, name, jobs, "--merge", "true")
 
+    def decode_original(self, config: str, name: str, jobs: int, *task: str) -> list[str]:
+        """Transcribe a set with the original Whisper. task: `--job JOB` for one job of many, or `--merge true`."""
+        o = self.options
+        return self.module(
+            "decode_whisper",
+            *("--whisper_dir", o.whisper_dir, "--config", find_config(config)),
+            *("--data_dir", self.layout.data(name), "--out", self.layout.decoding(config, name)),
+            *("--num_jobs", jobs, *task, *self._device()),
+            *(("--inference_args", o.inference_args) if o.inference_args else ()),
+        )
+
     def score(self, config: str, name: str) -> list[str]:
         """Error rates of a decoded set."""
         data, decoded = self.layout.data(name), self.layout.decoding(config, name)
+        # The tokens are those of the texts as they are: a normalised text has no token error rate.
+        plain = self.options.normalizer == "none"
+        form = ("--token_list", self.layout.tokens) if plain else ("--normalizer", self.options.normalizer)
         return self.module(
             "score",
             *("--ref", data / "text", "--hyp", decoded / "text", "--utt2spk", data / "utt2spk"),
-            *("--token_list", self.layout.tokens, "--out", decoded),
+            *(*form, "--out", decoded),
         )
 
     def results(self) -> list[str]:

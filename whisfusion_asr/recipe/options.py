@@ -17,6 +17,7 @@ CHOICES = {
     "text_case": ("keep", "upper", "lower"),
     "punctuation": ("keep", "remove"),
     "asr_task": ("diffusion", "espnet", "espnet_maskctc"),
+    "normalizer": ("none", "published", "basic", "whisper_en", "cjk"),
 }
 
 
@@ -88,6 +89,7 @@ class Options:
     inference_args: str = _option("", "changed keys of the decoding: sampler_conf.candidates=5 ...")
     inference_tag: str = _option("", "name of the decoding's directory; default: name of its YAML")
     inference_model: str = _option("valid.loss.ave.pth", "checkpoint to decode with")
+    normalizer: str = _option("none", "of both texts in scoring: none, published, basic, whisper_en or cjk")
     # Comparison
     compare: str = _option("", "systems of stage compare, NAME=DIR ...; default: all scored decodings below expdir")
     compare_to: str = _option("", "name of the one that the others are tested against; default: the first")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from whisfusion_asr.api import Speech2Text, Utterance, log_probs
+from whisfusion_asr.api import Speech2Text, Utterance, log_probs, token_spans
 from whisfusion_asr.data.audio import SAMPLE_RATE, count_samples, load_audio
 from whisfusion_asr.decoding.output import Transcript
 from whisfusion_asr.decoding.stitch import Dispute, Seam, Window, plan_windows, stitch
@@ -64,14 +64,16 @@ class Transcriber:
 
     @torch.no_grad()
     def timed(self, utterance: Utterance, transcript: Transcript) -> list[Timed]:
-        """The transcript's words with times from the CTC head; without one they share the window by their letters."""
-        network, places = self.speech2text.network, [p for _, p in self.speech2text.tokenizer.words(transcript.tokens)]
+        """The transcript's words with their times in the window."""
+        model, states = self.speech2text, utterance.states
         words = [Word(w["word"], w["confidence"]) for w in transcript.words]
-        frames, heard = len(utterance.states), None
-        if network.ctc is not None:
-            logits = network.ctc(utterance.states[None], torch.tensor([frames], device=utterance.states.device))
-            heard = log_probs(logits, 0, frames)
-        timed = timed_words(words, places, transcript.token_int, heard, frames, utterance.duration)
+        heard = None
+        if model.network.ctc is not None:
+            logits = model.network.ctc(states[None], torch.tensor([len(states)], device=states.device))
+            heard = log_probs(logits, 0, len(states))
+        spans = token_spans(model, states, transcript.token_int, heard)
+        places = [p for _, p in model.tokenizer.words(transcript.tokens)]
+        timed = timed_words(words, places, spans, len(states), utterance.duration)
         return [Timed(word, row) for word, row in zip(timed, places, strict=True)]
 
 

@@ -36,7 +36,7 @@ class FakeSpeech2Text:
 
     def __init__(self, with_ctc: bool = True, misheard: int = 0) -> None:
         self.tokenizer, self.asked, self.misheard = FakeTokenizer(), [], misheard
-        self.network = SimpleNamespace(ctc=self._ctc if with_ctc else None)
+        self.network = SimpleNamespace(ctc=self._ctc if with_ctc else None, decoder=None)
 
     def encode(self, utt_id: str, audio: np.ndarray) -> Utterance:
         frames = audio[: len(audio) // 1600 * 1600].reshape(-1, 1600).mean(1)

@@ -7,5 +7,6 @@
 
 from whisfusion_asr.api.loading import load_encoder, load_network
 from whisfusion_asr.api.speech2text import SAMPLE_RATE, Speech2Text, Utterance, log_probs
+from whisfusion_asr.api.word_times import token_spans
 
-__all__ = ["SAMPLE_RATE", "Speech2Text", "Utterance", "load_encoder", "load_network", "log_probs"]
+__all__ = ["SAMPLE_RATE", "Speech2Text", "Utterance", "load_encoder", "load_network", "log_probs", "token_spans"]

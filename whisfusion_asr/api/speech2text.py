@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from whisfusion_asr.api.alone import ALONE
 from whisfusion_asr.api.loading import load_encoder, load_network
+from whisfusion_asr.api.word_times import check_can_time, token_spans
 from whisfusion_asr.data.tokenizer import SPACE, make_tokenizer
 from whisfusion_asr.decoding.batches import in_halves, token_batches
 from whisfusion_asr.decoding.engine import Decoded, EngineLimits, Job, decode
@@ -56,7 +57,7 @@ class Speech2Text:
     exp_dir: experiment of a training stage; model_file: weights in it
     inference: mapping with the keys of a decoding YAML, or checked settings; default: sampler pdd
     encoder_dir: experiment or imported encoder that makes the states, if exp_dir was trained on dumped ones
-    trace: keep every pass's canvases in the transcripts; word_times: give each word its start and end, by the CTC head
+    trace: keep every pass's canvases in the transcripts; word_times: give each word its start and end
     """
 
     def __init__(self, exp_dir: str | Path, model_file: str = "valid.loss.ave.pth",
@@ -65,8 +66,8 @@ class Speech2Text:
                  word_times: bool = False) -> None:
         settings = _checked(inference)
         self.network, config = load_network(exp_dir, model_file, device)
-        if word_times and self.network.ctc is None:
-            raise UserError(f"{exp_dir}/config.yaml: word_times needs ctc: ctc_head; it is missing")
+        if word_times:
+            check_can_time(self.network, f"{exp_dir}/config.yaml")
         model_conf = config.get("model_conf") or {}
         self._place, self._decoder = f"{exp_dir}/config.yaml", config.get("decoder")
         self._trained_canvas = model_conf.get("canvas_conf")
@@ -266,11 +267,12 @@ class Speech2Text:
     def timed(self, words: list[Word], tokens: list[int], utterance: Utterance, logits: Tensor | None, row: int,
                timing: dict[str, float]) -> list[dict[str, Any]]:
         """The words as candidates.jsonl has them, with their times and the seconds that took if they are wanted."""
-        if self.word_times and logits is not None:
-            start, frames = time.perf_counter(), len(utterance.states)
+        if self.word_times:
+            start = time.perf_counter()
+            heard = None if logits is None else log_probs(logits, row, len(utterance.states))
+            spans = token_spans(self, utterance.states, tokens, heard)
             places = [places for _, places in self.words(tokens)]
-            heard = log_probs(logits, row, frames)
-            words = timed_words(words, places, tokens, heard, frames, utterance.duration)
+            words = timed_words(words, places, spans, len(utterance.states), utterance.duration)
             timing["times"] = time.perf_counter() - start
         return [word.record() for word in words]
 

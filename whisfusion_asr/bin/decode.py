@@ -120,7 +120,7 @@ def arguments() -> Any:
     parser.add_argument("--merge", type=boolean, default=False, help="join the parts instead of decoding")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--trace", type=boolean, default=False, help="keep every pass's canvases in candidates.jsonl")
-    parser.add_argument("--word_times", type=boolean, default=False, help="start and end of words, by the CTC head")
+    parser.add_argument("--word_times", type=boolean, default=False, help="start and end of words")
     return parser
 
 

@@ -4,8 +4,8 @@
     whisfusion transcribe talk.mp3 --model model.tar
     whisfusion transcribe *.wav --exp_dir exp/mine --config conf/decode_pbeb.yaml --format srt --out subtitles
 
-Prints the transcript, or writes OUT/<file name>.<format> for each file. Words have times where the model has a CTC
-head (--format json, srt, vtt); without one their times are guessed and flagged as interpolated.
+Prints the transcript, or writes OUT/<file name>.<format> for each file. Words have times (--format json, srt, vtt), by
+the CTC head, or by the decoder's cross-attention where there is none.
 """
 
 import sys

@@ -49,6 +49,10 @@ class CausalDecoder(DiffusionDecoder):
         """Id that stands before the first token, V."""
         return self.embed.num_embeddings - 1
 
+    def listening(self, canvas: Tensor, memory: Memory) -> Tensor:
+        """See DiffusionDecoder: slot i has read the tokens before i."""
+        return super().listening(F.pad(canvas[:, :-1], (1, 0), value=self.start_id), memory)
+
     def step(self, tokens: Tensor, memory: Memory | None, past: list[Past] | None = None,
              fold: Fold | None = None) -> tuple[Tensor, list[Past]]:
         """Logits of the next token; keys and values of the earlier slots are not computed again.

@@ -10,6 +10,7 @@ from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.adapter import Acoustics, Adapter, Memory, PositionRuler, frame_clock
 from whisfusion_asr.models.attention import Fold, attend, rotary_table, rotate, split_heads
 from whisfusion_asr.models.frontend import frames_mask
+from whisfusion_asr.models.listening import watched_weights
 
 
 class CanvasDecoder(Protocol):
@@ -167,6 +168,15 @@ class DiffusionDecoder(nn.Module):
                 x = self.adapters[index](x, key, value, memory.key_mask, slots - self.prefix, fold=fold)
             x = x + block.mlp(block.norm_2(x))
         return self.norm(x)
+
+    def listening(self, canvas: Tensor, memory: Memory) -> Tensor:
+        """Where the heads of the upper half of the blocks look at each slot of filled canvases, (B, C, L, S).
+
+        canvas: (B, L); memory: of these rows; its first T states are the audio's frames
+        """
+        assert self.adapters is not None
+        upper = self.adapters[len(self.adapters) // 2 :]
+        return watched_weights(upper, lambda: self.hidden(canvas, memory)).transpose(0, 1).flatten(1, 2)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden: (..., D). Returns (..., V)."""

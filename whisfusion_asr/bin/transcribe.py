@@ -17,7 +17,7 @@ from tqdm import tqdm
 from whisfusion_asr.api import Speech2Text
 from whisfusion_asr.bin.arguments import add_model_options, command_parser
 from whisfusion_asr.config import read_yaml
-from whisfusion_asr.data.audio import SAMPLE_RATE, count_samples
+from whisfusion_asr.data.audio import Recording
 from whisfusion_asr.decoding.subtitles import FORMATS, render
 from whisfusion_asr.errors import UserError, exits_cleanly
 from whisfusion_asr.files import atomic_write
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--out {args.out}: two files are named {twice}; transcribe them into different folders")
     speech2text = _recogniser(args)
     for file, name in zip(args.files, names, strict=True):
-        duration = count_samples(file) / SAMPLE_RATE
+        duration = Recording(file).duration
         with tqdm(total=round(duration, 1), unit="s", desc=name, disable=not sys.stderr.isatty()) as bar:
             transcriber = Transcriber(speech2text, args.window, args.overlap, lambda done, bar=bar: _show(bar, done))
             words = list(transcriber(file))

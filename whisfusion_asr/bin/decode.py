@@ -145,7 +145,7 @@ def arguments() -> Any:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     add_running_options(parser)
     parser.add_argument("--trace", type=boolean, default=False, help="keep every pass's canvases in candidates.jsonl")
-    parser.add_argument("--word_times", type=boolean, default=False, help="start and end of words, by the CTC head")
+    parser.add_argument("--word_times", type=boolean, default=False, help="start and end of words")
     return parser
 
 

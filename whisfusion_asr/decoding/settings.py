@@ -112,6 +112,11 @@ class DecodingSettings:
             return 1
         return self.engine.batch_tokens or BATCH_TOKENS[device_type]
 
+    @property
+    def keeps_given(self) -> bool:
+        """Whether known words on the canvas are kept: greedy CTC, left-to-right search and the reference see none."""
+        return self.sampler in ENGINE_SAMPLERS
+
     def canvas_rule(self, trained: Mapping[str, Any] | None) -> CanvasRule:
         """The rule of the trained model's canvas_conf with this decoding's keys in their place."""
         return CanvasRule.from_conf({**(trained or {}), **self.canvas})

@@ -103,6 +103,18 @@ def test_any_sampler_may_be_named_on_the_command_line(tmp_path, sampler):
         read_settings(str(path), [f"sampler={sampler}", "sampler_conf.made_up=3"])
 
 
+def test_the_arithmetic_is_in_meta_json(place, capsys):
+    run(place, "plain", 1)
+    assert json.loads((place / "plain/meta.json").read_text())["dtype"] == "float32"
+    for name, words in (("bf16", ["--dtype", "bfloat16"]), ("int8", ["--quantize", "int8"])):
+        records = run(place, name, 2, *words)
+        meta = json.loads((place / name / "meta.json").read_text())
+        assert meta[words[0].removeprefix("--")] == words[1] and len(records) == len(SAMPLES)
+    with pytest.raises(SystemExit):
+        run(place, "half", 1, "--dtype", "float16")
+    assert "float16 needs a CUDA device" in capsys.readouterr().err
+
+
 def test_what_the_jobs_ran_on_is_kept(place):
     run(place, "alone", 3, "--inference_args", "engine_conf.batch_tokens=1")
     meta = json.loads((place / "alone/meta.json").read_text())

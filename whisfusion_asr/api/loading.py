@@ -6,6 +6,7 @@ from typing import Any
 
 from whisfusion_asr.data.text_form import TextForm, read_form
 from whisfusion_asr.data.tokenizer import Tokenizer, make_tokenizer
+from whisfusion_asr.diffusion.canvas import CanvasSpec
 from whisfusion_asr.models.build import build_network
 from whisfusion_asr.models.whisfusion import Whisfusion
 from whisfusion_asr.training.checkpoint import load_network_weights, read_config
@@ -40,3 +41,12 @@ def load_encoder(encoder_dir: str | Path, device: str = "cpu", model_file: str =
     if config.get("encoder") == "whisper":
         return build_network({key: config.get(key) for key in ("encoder", "encoder_conf")}, 1).to(device).eval()
     return load_network(encoder_dir, model_file, device)[0]
+
+
+def canvas_spec(config: Mapping[str, Any], tokenizer: Tokenizer) -> CanvasSpec:
+    """The ids of an experiment's canvases. A causal decoder has a start symbol of its own in the place of bos."""
+    model_conf = config.get("model_conf") or {}
+    if config.get("decoder") == "causal":
+        return CanvasSpec(tokenizer.vocab_size, tokenizer.eos_id)
+    bos_id = model_conf.get("bos_id", tokenizer.bos_id)
+    return CanvasSpec(tokenizer.vocab_size, tokenizer.eos_id, bos_id, tuple(tokenizer.languages.values()))

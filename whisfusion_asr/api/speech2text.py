@@ -14,8 +14,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from whisfusion_asr.api.alone import ALONE
 from whisfusion_asr.api.drafts import Drafter, begin, continued, words_of
-from whisfusion_asr.api.loading import load_encoder, load_network, load_tokens
+from whisfusion_asr.api.loading import canvas_spec, load_encoder, load_network, load_tokens
+from whisfusion_asr.data.languages import language_id
 from whisfusion_asr.decoding.batches import in_halves, token_batches
+from whisfusion_asr.decoding.conf import options_from
 from whisfusion_asr.decoding.engine import Decoded, EngineLimits, Job, decode
 from whisfusion_asr.decoding.given import Given, start_canvas
 from whisfusion_asr.decoding.output import Transcript
@@ -26,10 +28,10 @@ from whisfusion_asr.decoding.selection import NEED_CTC, check_selection, select
 from whisfusion_asr.decoding.settings import DecodingSettings
 from whisfusion_asr.decoding.times import timed_words
 from whisfusion_asr.decoding.words import Word
-from whisfusion_asr.diffusion.canvas import CanvasSpec
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.adapter import Acoustics
 from whisfusion_asr.models.causal_decoder import CausalDecoder
+from whisfusion_asr.models.running import RunOptions, prepare
 from whisfusion_asr.models.whisper_encoder import TooLong
 from whisfusion_asr.pretrained.pack import open_model
 
@@ -40,7 +42,7 @@ SAMPLE_RATE = 16000
 class Utterance:
     """What is decoded: states (T, D) of an utterance of `duration` seconds, and what is known of its text.
 
-    encode_seconds: what making the states took, for the report
+    encode_seconds: what making the states took, for the report; language: its code, for a model of several
     """
 
     utt_id: str
@@ -48,6 +50,7 @@ class Utterance:
     duration: float
     given: Given | None = None
     encode_seconds: float | None = None
+    language: str | None = None
 
 
 class Speech2Text:
@@ -58,15 +61,18 @@ class Speech2Text:
     encoder_dir: experiment or imported encoder that makes the states, if exp_dir was trained on dumped ones
     draft_dir, draft_model: experiment on the same states whose CTC head writes the drafts of sampler gaps, and its
         weights; default: the CTC head of exp_dir
+    running: mapping with the keys of RunOptions: dtype, quantize, compile; how the decoder computes
     trace: keep every pass's canvases in the transcripts; word_times: give each word its start and end, by the CTC head
+    lang: language of utterances that do not name their own, for a model of several
     """
 
     def __init__(self, exp_dir: str | Path, model_file: str = "valid.loss.ave.pth",
                  inference: Mapping[str, Any] | DecodingSettings | None = None,
                  encoder_dir: str | Path | None = None, device: str = "cpu", trace: bool = False,
                  word_times: bool = False, draft_dir: str | Path | None = None,
-                 draft_model: str = "valid.loss.ave.pth") -> None:
-        settings = _checked(inference)
+                 draft_model: str = "valid.loss.ave.pth", lang: str | None = None,
+                 running: Mapping[str, Any] | None = None) -> None:
+        settings, run = _checked(inference), options_from(RunOptions, running or {}, "running")
         self.network, config = load_network(exp_dir, model_file, device)
         if word_times and self.network.ctc is None:
             raise UserError(f"{exp_dir}/config.yaml: word_times needs ctc: ctc_head; it is missing")
@@ -79,10 +85,12 @@ class Speech2Text:
         if draft_dir is not None and self.network.encoder is not None:
             self.drafter = Drafter.load(draft_dir, draft_model, device, self.network.encoder.output_size)
         self._use(settings)
-        # A causal decoder has a start symbol of its own in the place of bos.
-        causal = isinstance(self.network.decoder, CausalDecoder)
-        bos_id = None if causal else model_conf.get("bos_id", self.tokenizer.bos_id)
-        self.spec = CanvasSpec(self.tokenizer.vocab_size, self.tokenizer.eos_id, bos_id)
+        if run != RunOptions():
+            prepare(self.network.decoder, run)
+        self.spec = canvas_spec(config, self.tokenizer)
+        if lang is not None:
+            language_id(self.tokenizer.languages, lang)  # refuses one that the model does not write
+        self.lang = lang
         self.encoder = self.network if encoder_dir is None else load_encoder(encoder_dir, device)
         self.device, self.trace, self.word_times = device, trace, word_times
 
@@ -228,7 +236,14 @@ class Speech2Text:
         length = self.canvas_rule.decoding_length(self.spec, len(utterance.states), count)
         if given is not None:
             length = max(length, self.spec.prefix + len(given.tokens) + self.canvas_rule.margin)
-        return Job(utterance.utt_id, start_canvas(length, self.spec, given))
+        return Job(utterance.utt_id, start_canvas(length, self.spec, given, self.language(utterance)))
+
+    def language(self, utterance: Utterance) -> int | None:
+        """Language token of an utterance, None for a model of one language. Raises UserError for an unknown one."""
+        try:
+            return language_id(self.tokenizer.languages, utterance.language or self.lang)
+        except UserError as error:
+            raise UserError(f"{utterance.utt_id}: {error}") from None
 
     def transcript(self, utterance: Utterance, decoded: Decoded, length: int, count: int | None, seconds: float,
                     logits: Tensor | None, row: int = 0) -> Transcript:

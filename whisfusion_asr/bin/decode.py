@@ -49,6 +49,7 @@ def read_settings(path: str, overrides: list[str]) -> tuple[DecodingSettings, st
     if own.get("sampler", conf.get("sampler")) != conf.get("sampler"):
         known = sampler_keys(own["sampler"])
         conf["sampler_conf"] = {k: v for k, v in (conf.get("sampler_conf") or {}).items() if k in known}
+        conf.pop("budget", None)
     conf = apply_overrides(conf, overrides)
     control = conf.pop("control", None)
     if control not in CONTROLS:

@@ -119,5 +119,6 @@ def test_the_two_stages_have_the_values_of_the_paper(monkeypatch):
     assert adapter["optim_conf"] == {"lr": 1e-4, "betas": [0.9, 0.95], "weight_decay": 0.01}
     # What decays, and one floor for all groups: as the released code has it.
     assert decoder["optim_conf"] == {"lr": 1e-5, "weight_decay": 0.005, "layer_decay": 0.9, "decayed": "released"}
-    assert decoder["scheduler_conf"] == {"warmup_ratio": 0.1, "floor": 0.01, "floor_of": "all"}
+    warmup = {"warmup_ratio": 0.1, "warmup_start": 0.01}
+    assert decoder["scheduler_conf"] == {**warmup, "floor": 0.01, "floor_of": "all"}
     assert decoder["ema_decay"] == 0.995 and "ema_decay" not in adapter

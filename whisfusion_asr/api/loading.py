@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from whisfusion_asr.data.tokenizer import Tokenizer
+from whisfusion_asr.data.text_form import TextForm, read_form
+from whisfusion_asr.data.tokenizer import Tokenizer, make_tokenizer
 from whisfusion_asr.diffusion.canvas import CanvasSpec
 from whisfusion_asr.models.build import build_network
 from whisfusion_asr.models.whisfusion import Whisfusion
@@ -20,6 +21,18 @@ def load_network(exp_dir: str | Path, model_file: str, device: str = "cpu") -> t
     network = build_network(config, len(config["token_list"]))
     load_network_weights(network, exp_dir, model_file)
     return network.to(device).eval(), config
+
+
+def text_form(config: Mapping[str, Any]) -> TextForm:
+    """How an experiment's texts are written: as its configuration says, or its token folder."""
+    listed = config.get("bpemodel") or config.get("token_list_file")
+    recorded = read_form(Path(listed).parent) if listed else TextForm()
+    return TextForm(config.get("text_case") or recorded.text_case, config.get("punctuation") or recorded.punctuation)
+
+
+def load_tokens(config: Mapping[str, Any], source: str) -> Tokenizer:
+    """The tokenizer of an experiment's configuration, which comes from `source`."""
+    return make_tokenizer(config["token_list"], config.get("bpemodel"), source, text_form(config))
 
 
 def load_encoder(encoder_dir: str | Path, device: str = "cpu", model_file: str = "valid.loss.ave.pth") -> Whisfusion:

@@ -8,7 +8,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,14 @@ import torch
 
 from whisfusion_asr import __version__
 from whisfusion_asr.api import Speech2Text, Utterance
-from whisfusion_asr.bin.arguments import add_model_options, boolean, command_parser
+from whisfusion_asr.bin.arguments import (
+    add_draft_options,
+    add_model_options,
+    add_running_options,
+    boolean,
+    command_parser,
+    running_options,
+)
 from whisfusion_asr.config import apply_overrides, read_yaml
 from whisfusion_asr.data.audio import AudioTable
 from whisfusion_asr.data.kaldi_dir import read_table
@@ -84,28 +91,36 @@ def utterances(speech2text: Speech2Text, source: dict[str, str], args: Any) -> I
 
 
 def transcripts(keys: list[str], args: Any, settings: DecodingSettings, control: str | None) -> Iterator[Transcript]:
-    """Decode the keys of one job, with a line of progress every few seconds."""
+    """Decode the keys of one job."""
     source = audio_source(sorted(read_table(Path(args.data_dir) / "utt2spk")), control)
-    options = {"trace": args.trace, "word_times": args.word_times, "lang": args.lang}
+    options = {"trace": args.trace, "word_times": args.word_times, "lang": args.lang, "running": running_options(args)}
+    if args.draft_dir:
+        options |= {"draft_dir": args.draft_dir, "draft_model": args.draft_model}
     if args.model:
         speech2text = Speech2Text.from_pretrained(args.model, args.device, inference=settings, **options)
     else:
         speech2text = Speech2Text(args.exp_dir, args.model_file, settings, device=args.device, **options)
     mine = utterances(speech2text, {key: source[key] for key in keys}, args)
+    yield from told(speech2text.decode_many(mine), len(keys))
+
+
+def told(found: Iterable[Transcript], count: int) -> Iterator[Transcript]:
+    """The transcripts as they come, with a line of progress every few seconds."""
     start = last = time.monotonic()
-    for number, transcript in enumerate(speech2text.decode_many(mine), 1):
+    for number, transcript in enumerate(found, 1):
         yield transcript
         if (now := time.monotonic()) - last > 5:
             last = now
-            left = (now - start) / number * (len(keys) - number)
-            print(f"{number} of {len(keys)} utterances, about {left:.0f} s left", flush=True)
+            left = (now - start) / number * (count - number)
+            print(f"{number} of {count} utterances, about {left:.0f} s left", flush=True)
 
 
-def conditions(device: str) -> dict[str, Any]:
-    """What this process runs on, and the most memory it has held so far, its libraries included, in MiB."""
+def conditions(device: str, running: Mapping[str, str]) -> dict[str, Any]:
+    """What this process runs on and how, and the most memory it has held, its libraries included, in MiB."""
     unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    found = {"processor": cpu_model(), "threads": torch.get_num_threads(), "peak_memory_mib": round(peak, 1)}
+    found = {"processor": cpu_model(), "threads": torch.get_num_threads(), "peak_memory_mib": round(peak, 1),
+             "dtype": "float32", **running}
     if torch.device(device).type == "cuda":
         gpu = torch.cuda.max_memory_allocated(device) / 2**20
         found |= {"gpu": torch.cuda.get_device_name(device), "peak_gpu_memory_mib": round(gpu, 1)}
@@ -117,6 +132,7 @@ def arguments() -> Any:
     parser = command_parser(__doc__)
     add_model_options(parser)
     parser.add_argument("--model_file", default="valid.loss.ave.pth", help="weights inside exp_dir")
+    add_draft_options(parser)
     parser.add_argument("--config", required=True, help="decoding YAML: sampler, sampler_conf, engine_conf, ...")
     parser.add_argument("--inference_args", default="", help="overrides, e.g. 'sampler_conf.candidates=5'")
     parser.add_argument("--data_dir", required=True, help="Kaldi directory of the set")
@@ -127,6 +143,7 @@ def arguments() -> Any:
     parser.add_argument("--job", type=int, default=1, help="1 to num_jobs")
     parser.add_argument("--merge", type=boolean, default=False, help="join the parts instead of decoding")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    add_running_options(parser)
     parser.add_argument("--trace", type=boolean, default=False, help="keep every pass's canvases in candidates.jsonl")
     parser.add_argument("--word_times", type=boolean, default=False, help="start and end of words, by the CTC head")
     return parser
@@ -141,6 +158,8 @@ def main(argv: list[str] | None = None) -> None:
     keys = sorted(read_table(Path(args.data_dir) / "utt2spk"))
     if args.merge:
         model = {"model": args.model} if args.model else {"exp_dir": args.exp_dir, "model_file": args.model_file}
+        if args.draft_dir:
+            model |= {"draft_dir": args.draft_dir, "draft_model": args.draft_model}
         tokens = settings.batch_tokens(torch.device(args.device).type)
         place = {**model, "device": args.device,
                  "batch": "1 utterance" if tokens == 1 else f"{tokens} slots and frames",
@@ -150,7 +169,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{out}: {totals['utterances']} utterances, RTF {totals['rtf']}, flags {totals['flags']}")
         return
     found = transcripts(keys[args.job - 1 :: args.num_jobs], args, settings, control)
-    write_part(out, args.job, found, lambda: conditions(args.device))
+    write_part(out, args.job, found, lambda: conditions(args.device, running_options(args)))
 
 
 if __name__ == "__main__":

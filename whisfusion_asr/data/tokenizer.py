@@ -49,6 +49,13 @@ def special_ids(pieces: Sequence[str]) -> SpecialIds:
     return replace(HEADS[head], languages=find_languages(pieces, len(head)))
 
 
+def espnet_tokens(pieces: Sequence[str]) -> list[str]:
+    """The tokens of a list in ESPnet's order: the blank of CTC has number 0, what begins and ends a text comes last."""
+    ids = special_ids(pieces)
+    special = {pieces[number] for number in (ids.eos, ids.unk, ids.bos) if number is not None}
+    return ["<blank>", UNK, *(piece for piece in pieces if piece not in special), "<sos/eos>"]
+
+
 class Tokenizer:
     """Pieces of a text and their ids; `load_tokenizer` gives the one that fits a token folder.
 

@@ -77,7 +77,8 @@ def merge_parts(out: Path, num_jobs: int, keys: Sequence[str], settings: dict[st
 
     keys: every utterance of the set. settings: go into meta.json, with the jobs' conditions (the largest memory of a
         job, a list where other values differ) and the totals that are returned: `rtf` (decoding seconds per second of
-        audio, loading excluded), `utterances`, `passes` and `rows` (means), `flags` (counts).
+        audio, loading excluded), `seconds` (of encode, decode and select apart), `utterances`, `passes` and `rows`
+        (means), `flags` (counts).
     raises UserError: a part is missing, or the parts do not hold exactly the keys
     """
     found: dict[str, dict[str, Any]] = {}
@@ -101,14 +102,14 @@ def merge_parts(out: Path, num_jobs: int, keys: Sequence[str], settings: dict[st
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     totals = _totals(records)
     with atomic_write(out / "meta.json") as file:
-        told = {**settings, **_conditions(out, num_jobs), "jobs": num_jobs, **totals}
+        told = {**settings, **job_conditions(out, num_jobs), "jobs": num_jobs, **totals}
         json.dump(told, file, indent=2, sort_keys=True)
         file.write("\n")
     return totals
 
 
-def _conditions(out: Path, num_jobs: int) -> dict[str, Any]:
-    """What all jobs tell of their conditions."""
+def job_conditions(out: Path, num_jobs: int) -> dict[str, Any]:
+    """What all jobs tell of their conditions: the largest memory, a list where other values differ."""
     files = [part_dir(out, job) / "conditions.json" for job in range(1, num_jobs + 1)]
     told = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
     together: dict[str, Any] = {}
@@ -130,11 +131,13 @@ def _write_lines(directory: Path, records: list[dict[str, Any]]) -> None:
 def _totals(records: list[dict[str, Any]]) -> dict[str, Any]:
     duration = sum(r["duration"] for r in records)
     seconds = sum(sum(r["timing"].values()) for r in records)
+    parts = sorted({part for r in records for part in r["timing"]})
     flags = sorted({flag for r in records for flag in r["flags"]})
     return {
         "utterances": len(records),
         "audio_seconds": round(duration, 3),
         "decode_seconds": round(seconds, 3),
+        "seconds": {part: round(sum(r["timing"].get(part, 0.0) for r in records), 3) for part in parts},
         "rtf": round(seconds / duration, 5) if duration else None,
         "passes": round(sum(r["passes"] for r in records) / len(records), 3),
         "rows": round(sum(r["rows"] for r in records) / len(records), 3),

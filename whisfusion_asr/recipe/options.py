@@ -16,6 +16,8 @@ CHOICES = {
     "states_storage": ("int8", "float16", "float32"),
     "text_case": ("keep", "upper", "lower"),
     "punctuation": ("keep", "remove"),
+    "asr_task": ("diffusion", "espnet", "espnet_maskctc"),
+    "normalizer": ("none", "published", "basic", "whisper_en", "cjk"),
 }
 
 
@@ -80,12 +82,14 @@ class Options:
     adapter_args: str = _option("", "more options for stage train_adapter: --max_epoch 3 ...")
     asr_config: str = _option("", "YAML of stage train_decoder (the paper's stage 2)")
     asr_args: str = _option("", "more options for stage train_decoder: --max_epoch 3 ...")
+    asr_task: str = _option("diffusion", "diffusion: this package's; espnet, espnet_maskctc: ESPnet's own programs")
     asr_tag: str = _option("", "name of the model's directory below expdir; default: config name and tokens")
     # Decoding
     inference_config: str = _option("", "YAML files of the decoding; each gets a directory of its own")
     inference_args: str = _option("", "changed keys of the decoding: sampler_conf.candidates=5 ...")
     inference_tag: str = _option("", "name of the decoding's directory; default: name of its YAML")
     inference_model: str = _option("valid.loss.ave.pth", "checkpoint to decode with")
+    normalizer: str = _option("none", "of both texts in scoring: none, published, basic, whisper_en or cjk")
     # Comparison
     compare: str = _option("", "systems of stage compare, NAME=DIR ...; default: all scored decodings below expdir")
     compare_to: str = _option("", "name of the one that the others are tested against; default: the first")

@@ -7,13 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from whisfusion_asr.recipe.commands import LLAMA, Commands
-from whisfusion_asr.recipe.estimates import (
-    decoding_hours,
-    dump_costs,
-    hub_download,
-    set_size,
-    training_hours,
-)
+from whisfusion_asr.recipe.decoding import decoding_step
+from whisfusion_asr.recipe.estimates import dump_costs, hub_download, set_size, training_hours
 from whisfusion_asr.recipe.jobs import Job
 from whisfusion_asr.recipe.layout import Layout
 from whisfusion_asr.recipe.options import Options
@@ -84,7 +79,7 @@ class Steps:
         """Stage 2: encoder states of every set; nothing when training on audio."""
         for name in self.sets if self.options.feats_type == "states" else ():
             data, out = self.layout.data(name), self.layout.states(name)
-            count = self._jobs(name, self.options.nj)
+            count = self.jobs_of(name, self.options.nj)
             gpu = {"gpus": self.options.ngpu, "submit": "cuda_cmd" if self.options.ngpu else "train_cmd"}
             array = Job(tuple(self.commands.dump(name, count)), out / "logdir" / "dump_states.JOB.log", count, **gpu)
             audio = {data / file: "data" for file in ("wav.scp", "utt2spk", "utt2num_samples")}
@@ -120,7 +115,7 @@ class Steps:
         self.options.need("inference_config", "decode")
         for config in self.options.words("inference_config"):
             for name in self.options.words("test_sets"):
-                yield self._decoding(config, name)
+                yield decoding_step(self, config, name)
 
     def score(self) -> Iterator[Step]:
         """Stage 6: error rates of what was decoded, and the table of all results."""
@@ -133,7 +128,7 @@ class Steps:
                 title=f"{out.parent.name}/{name}",
                 out=out,
                 jobs=(Job(tuple(self.commands.score(config, name))),),
-                settings={"token_list": str(self.layout.tokens)},
+                settings={"token_list": str(self.layout.tokens), "normalizer": self.options.normalizer},
                 reads={out / "text": "decode", data / "text": "data", data / "utt2spk": "data"},
                 writes=written,
                 stamp_name=".score.stamp.json",
@@ -260,36 +255,13 @@ class Steps:
         frozen = "decoder.blocks" in (settings.get("freeze_param") or ())
         return training_hours(set_size(self.layout.data(self.options.train_set)), settings, 1.5 if frozen else 2.0)
 
-    def _decoding(self, config: str, name: str) -> Step:
-        o, data, out = self.options, self.layout.data(name), self.layout.decoding(config, name)
-        count = self._jobs(name, o.inference_nj)
-        gpu = {"gpus": o.ngpu, "submit": "cuda_cmd" if o.ngpu else "decode_cmd"}
-        array = Job(tuple(self.commands.decode(config, name, count)), out / "logdir" / "decode.JOB.log", count, **gpu)
-        states = self.layout.states(name)
-        source = {states / file: "dump" for file in ("states.scp", "shape", "meta.json")}
-        if o.feats_type != "states":
-            source = {data / "wav.scp": "data"}
-        own = (data / "utt2spk", data / "utt2num_samples", *self.layout.utt2lang(name))
-        model = {self.layout.model / file: "train_decoder" for file in (o.inference_model, "config.yaml")}
-        return Step(
-            title=f"{out.parent.name}/{name}",
-            out=out,
-            jobs=(array, Job(tuple(self.commands.decode_merge(config, name, count)))),
-            settings=self._decoding_settings(config) | {"model_file": o.inference_model},
-            reads=source | dict.fromkeys(own, "data") | model,
-            writes=tuple(out / file for file in ("text", "token", "score")),
-            keys=(data / "utt2spk", out / "text"),
-            work=("text",),
-            tag="inference_tag",
-            record=out.parent,
-            notes=decoding_hours(set_size(data), self._model_settings(), self._decoding_settings(config)),
-        )
-
-    def _decoding_settings(self, config: str) -> dict[str, Any]:
+    def decoding_settings(self, config: str) -> dict[str, Any]:
+        """Flat settings of a decoding."""
         return read_decoding_settings(find_config(config), self.options.inference_args)
 
-    def _model_settings(self) -> dict[str, Any]:
-        config = self.options.asr_config  # a model that was only imported has none
+    def model_settings(self) -> dict[str, Any]:
+        """Flat settings of the recognition model's training; none of a model that was only imported."""
+        config = self.options.asr_config
         return read_settings(find_config(config), self.options.asr_args) if config else {}
 
     def _maker(self, path: str) -> str:
@@ -329,7 +301,8 @@ class Steps:
             return [out / "config.yaml", out / WEIGHTS]
         return [out / "config.yaml"]  # an imported one: it holds the checksum of the weights
 
-    def _jobs(self, name: str, wanted: int) -> int:
+    def jobs_of(self, name: str, wanted: int) -> int:
+        """Number of jobs for a set: no more than it has utterances."""
         keys = self.layout.data(name) / "utt2spk"  # not there yet in a dry run before stage 0
         return min(wanted, max(1, keys.read_bytes().count(b"\n"))) if keys.is_file() else wanted
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from whisfusion_asr.diffusion.canvas import CanvasRule, CanvasSpec, fill_canvas
 from whisfusion_asr.diffusion.corruption import MaskLaw, ratio_law
+from whisfusion_asr.diffusion.gaps import GapRule
 from whisfusion_asr.diffusion.loss import LossRule, choose_classes
 from whisfusion_asr.diffusion.objective import Objective, Score
 from whisfusion_asr.errors import UserError
@@ -32,6 +33,7 @@ class DiffusionASRModel(AbsESPnetModel):
     (see diffusion/self_correction.py);
     mask_draws: canvases with other masks per utterance and step, which share the keys and values of its states;
     visible_noise: share of the visible tokens that are replaced by other frequent ones;
+    gap_conf: GapRule of rows with gaps, None without them;
     head_rows: about so many classes are in the softmax of a training step, see choose_classes; 0: all;
     mask_seed: seed of the masks in validation, where each utterance always gets the same ones, so that validation
     losses of different epochs compare.
@@ -44,7 +46,8 @@ class DiffusionASRModel(AbsESPnetModel):
                  loss_weighting: str = "none", pad_weight: float = 1.0, canvas_conf: Mapping[str, Any] | None = None,
                  bos_id: int | None = None, eos_id: int = 0, ctc_weight: float = 0.0, mask_seed: int = 0,
                  self_correction: tuple[float, float] | None = None, mask_draws: int = 1, visible_noise: float = 0.0,
-                 head_rows: int = 0, languages: tuple[int, ...] = ()) -> None:
+                 head_rows: int = 0, gap_conf: Mapping[str, Any] | None = None,
+                 languages: tuple[int, ...] = ()) -> None:
         super().__init__()
         for name, part in network.named_children():
             self.add_module(name, part)
@@ -55,7 +58,8 @@ class DiffusionASRModel(AbsESPnetModel):
         law, rule = ratio_law(mask_ratio, "model_conf.mask_ratio"), LossRule(loss_weighting, pad_weight)
         correction = None if self_correction is None else mask_law("self_correction", self_correction)
         # Validation has no noise, one draw and the whole softmax, so that its losses compare.
-        self.valid_objective = Objective(self.spec, law, rule, correction)
+        gaps = None if gap_conf is None else GapRule.from_conf(gap_conf)
+        self.valid_objective = Objective(self.spec, law, rule, correction, gaps=gaps)
         self.objective = replace(self.valid_objective, noise=visible_noise)
         self.ctc_weight = ctc_weight
         self.mask_seed = mask_seed

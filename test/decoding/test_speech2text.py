@@ -204,8 +204,6 @@ def test_bad_input_is_named(exp, tmp_path):
     no_ctc = experiment(tmp_path / "exp", ctc=None, decoder_conf={"size": 16, "attention_heads": 2})
     with pytest.raises(UserError, match="engine_conf.draft needs ctc: ctc_head"):
         Speech2Text(no_ctc, inference={"engine_conf": {"draft": 0.5}})
-    with pytest.raises(UserError, match="exp/config.yaml: word_times needs ctc: ctc_head; it is missing"):
-        Speech2Text(no_ctc, word_times=True)
     with pytest.raises(UserError, match="canvas_conf.fit: count needs a CTC head"):
         Speech2Text(no_ctc).decode_states("x", states_of("a"), 1.0)
 

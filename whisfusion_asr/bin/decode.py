@@ -49,6 +49,7 @@ def read_settings(path: str, overrides: list[str]) -> tuple[DecodingSettings, st
     if own.get("sampler", conf.get("sampler")) != conf.get("sampler"):
         known = sampler_keys(own["sampler"])
         conf["sampler_conf"] = {k: v for k, v in (conf.get("sampler_conf") or {}).items() if k in known}
+        conf.pop("budget", None)
     conf = apply_overrides(conf, overrides)
     control = conf.pop("control", None)
     if control not in CONTROLS:
@@ -145,7 +146,7 @@ def arguments() -> Any:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     add_running_options(parser)
     parser.add_argument("--trace", type=boolean, default=False, help="keep every pass's canvases in candidates.jsonl")
-    parser.add_argument("--word_times", type=boolean, default=False, help="start and end of words, by the CTC head")
+    parser.add_argument("--word_times", type=boolean, default=False, help="start and end of words")
     return parser
 
 

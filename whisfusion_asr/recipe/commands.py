@@ -157,6 +157,8 @@ class Commands:
         chosen = {"--inference_args": o.inference_args, "--license": o.publish_license, "--hub_repo": o.hub_repo}
         if o.feats_type == "states":
             chosen["--encoder_dir"] = str(self.layout.encoder)
+        if o.ctc_token_type:
+            chosen["--draft_dir"] = str(self.layout.ctc)
         return self.module(
             "pack",
             *(self.layout.model, "--out", self.layout.packed, "--model_file", o.inference_model),
@@ -217,6 +219,7 @@ class Commands:
             *("--exp_dir", self.layout.model, "--model_file", o.inference_model, "--config", find_config(config)),
             *("--data_dir", self.layout.data(name), *states, "--out", self.layout.decoding(config, name)),
             *("--num_jobs", jobs, *task, *self._device()),
+            *(("--draft_dir", self.layout.ctc) if o.ctc_token_type else ()),
             *(("--inference_args", o.inference_args) if o.inference_args else ()),
         )
 

@@ -52,4 +52,4 @@ def _model_and_source(steps: "Steps", name: str) -> dict[Path, str]:
         else {data / "wav.scp": "data"}
     )
     model = {steps.layout.model / file: "train_decoder" for file in (o.inference_model, "config.yaml")}
-    return source | model | dict.fromkeys(steps.layout.utt2lang(name), "data")
+    return source | model | steps.drafts_from | dict.fromkeys(steps.layout.utt2lang(name), "data")

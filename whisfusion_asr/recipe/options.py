@@ -12,6 +12,7 @@ from whisfusion_asr.errors import UserError
 
 CHOICES = {
     "token_type": ("unigram", "bpe", "char", "llama", "whisper"),
+    "ctc_token_type": ("", "unigram", "bpe", "char"),
     "feats_type": ("states", "raw"),
     "states_storage": ("int8", "float16", "float32"),
     "text_case": ("keep", "upper", "lower"),
@@ -78,6 +79,8 @@ class Options:
     text_args: str = _option("", "more options for its training: --max_epoch 3 ...")
     # Model
     ctc_config: str = _option("", "YAML of a CTC head to train on the encoder's states first; empty: none")
+    ctc_token_type: str = _option("", "own tokens of the CTC head, which then drafts for the decoder; empty: the same")
+    ctc_nbpe: int = _option(500, "number of the CTC head's own tokens (unigram and bpe)")
     adapter_config: str = _option("", "YAML of stage train_adapter (the paper's stage 1); empty: left out")
     adapter_args: str = _option("", "more options for stage train_adapter: --max_epoch 3 ...")
     asr_config: str = _option("", "YAML of stage train_decoder (the paper's stage 2)")
@@ -115,20 +118,23 @@ class Options:
             raise UserError(f"--test_sets contains the training set {self.train_set}")
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise UserError(f"--{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+                known = ", ".join(filter(None, allowed))
+                raise UserError(f"--{name} must be one of {known}; got {getattr(self, name)!r}")
         if self.smdm and self.token_type != "llama":
             raise UserError(f"--smdm knows Llama's tokens only: set --token_type llama, not {self.token_type}")
         if self.smdm and self.text_config:
             raise UserError("--smdm and --text_config both name the text model to start from; leave one empty")
         if self.token_type == "whisper" and not self.whisper_dir:
             raise UserError("--token_type whisper takes the tokens of a Whisper folder: give it with --whisper_dir DIR")
+        if self.ctc_token_type and not self.ctc_config:
+            raise UserError(f"--ctc_token_type {self.ctc_token_type}: no CTC head is trained; set --ctc_config too")
         for name in ("smdm", "text_config"):
             if self.languages and getattr(self, name):
                 raise UserError(f"--languages and --{name}: a text model is of one language; leave one of them empty")
         if self.languages and self.token_type in ("llama", "whisper"):
             raise UserError(f"--languages: the published tokens of --token_type {self.token_type} have no place for "
                             "them; take unigram, bpe or char")
-        for name in ("nj", "inference_nj", "num_nodes", "nbpe"):
+        for name in ("nj", "inference_nj", "num_nodes", "nbpe", "ctc_nbpe"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1, got {getattr(self, name)}")
         for name in ("datadir", "dumpdir", "expdir", "asr_tag", "encoder_tag", "inference_tag"):

@@ -24,7 +24,7 @@ def publish(steps: Steps) -> Iterator[Step]:
         out=layout.model,
         jobs=(Job(tuple(steps.commands.pack(config))),),
         settings=settings | {"license": o.publish_license, "hub_repo": o.hub_repo},
-        reads=weights | scores,
+        reads=weights | steps.drafts_from | scores,
         writes=(layout.packed,),
         stamp_name=".publish.stamp.json",
         notes=(f"uploads {layout.packed} to the hub, {o.hub_repo}",) if o.hub_repo else (),

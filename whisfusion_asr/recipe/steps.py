@@ -1,14 +1,14 @@
 """The steps of every stage: what each runs, reads, writes and depends on."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from whisfusion_asr.recipe.commands import LLAMA, Commands
 from whisfusion_asr.recipe.decoding import decoding_step
-from whisfusion_asr.recipe.estimates import dump_costs, hub_download, set_size, training_hours
+from whisfusion_asr.recipe.estimates import dump_costs, hub_download, set_size, states_size, training_hours
 from whisfusion_asr.recipe.jobs import Job
 from whisfusion_asr.recipe.layout import Layout
 from whisfusion_asr.recipe.options import Options
@@ -16,7 +16,6 @@ from whisfusion_asr.recipe.settings import described_downloads, find_config, rea
 from whisfusion_asr.recipe.step import Step
 
 WEIGHTS = "valid.loss.ave.pth"  # what a training leaves for the next step
-BYTES = {"int8": 1, "float16": 2, "float32": 4}  # of a stored number
 _DATA_FILES = ("wav.scp", "text", "utt2spk", "utt2num_samples")
 
 
@@ -35,6 +34,12 @@ class Steps:
     def commands(self) -> Commands:
         """Command lines."""
         return Commands(self.options, self.layout)
+
+    @cached_property
+    def drafter(self) -> "Steps | None":
+        """The steps of a CTC head with tokens of its own, which no decoder starts from; None where it shares them."""
+        o = self.options
+        return Steps(replace(o, token_type=o.ctc_token_type, nbpe=o.ctc_nbpe)) if o.ctc_token_type else None
 
     @property
     def sets(self) -> list[str]:
@@ -64,8 +69,10 @@ class Steps:
         )
 
     def parts(self) -> Iterator[Step]:
-        """Stage 1: token model, encoder, text diffusion model."""
+        """Stage 1: token models, encoder, text diffusion model."""
         yield self._tokens()
+        if self.drafter:
+            yield self.drafter._tokens()
         if self.options.encoder_config:
             yield self._imported_encoder() if self.layout.encoder_is_imported else self._trained_encoder()
         if self.options.smdm:
@@ -92,13 +99,15 @@ class Steps:
                 reads=audio | segments | dict.fromkeys(self._encoder_files(), "parts"),
                 writes=tuple(out / f for f in ("states.scp", "shape", "meta.json")),
                 keys=(data / "utt2spk", out / "states.scp"),
-                notes=self._states_size(name) or dump_costs(set_size(data), self._encoder_settings()),
+                notes=states_size(data, self.layout.encoder, self.options.states_storage)
+                or dump_costs(set_size(data), self._encoder_settings()),
             )
 
     def train_adapter(self) -> Iterator[Step]:
         """Stage 3: a CTC head on the states if asked for, then the adapters."""
         if self.options.ctc_config:
-            yield self._training("train_adapter", "ctc", self.layout.ctc, self._data, self._encoder_init(), tag="asr")
+            own, out = self.drafter or self, self.layout.ctc
+            yield own._training("train_adapter", "ctc", out, self._data, self._encoder_init(), tag="asr")
         if self.options.adapter_config:
             yield self._training("train_adapter", "adapter", self.layout.adapter, self._data, self._parts(), tag="asr")
 
@@ -255,6 +264,11 @@ class Steps:
         frozen = "decoder.blocks" in (settings.get("freeze_param") or ())
         return training_hours(set_size(self.layout.data(self.options.train_set)), settings, 1.5 if frozen else 2.0)
 
+    @property
+    def drafts_from(self) -> dict[Path, str]:
+        """Files of the CTC head that drafts for the decoder, and the stage that writes them."""
+        return {self.layout.ctc / file: "train_adapter" for file in (WEIGHTS, "config.yaml") if self.drafter}
+
     def decoding_settings(self, config: str) -> dict[str, Any]:
         """Flat settings of a decoding."""
         return read_decoding_settings(find_config(config), self.options.inference_args)
@@ -279,7 +293,7 @@ class Steps:
             init[str(self.layout.text_model / WEIGHTS)] = "parts"
         trained = bool(self.options.encoder_config) and not self.layout.encoder_is_imported
         init |= self._encoder_init()
-        if self.options.ctc_config:
+        if self.options.ctc_config and not self.drafter:
             init[f"{self.layout.ctc / WEIGHTS}:ctc:ctc"] = "train_adapter"
         elif trained and self._encoder_settings().get("model_conf.ctc_weight") != 0:
             init[f"{self.layout.encoder / WEIGHTS}:ctc:ctc"] = "parts"
@@ -305,18 +319,3 @@ class Steps:
         """Number of jobs for a set: no more than it has utterances."""
         keys = self.layout.data(name) / "utt2spk"  # not there yet in a dry run before stage 0
         return min(wanted, max(1, keys.read_bytes().count(b"\n"))) if keys.is_file() else wanted
-
-    def _states_size(self, name: str) -> tuple[str, ...]:
-        table, config = self.layout.data(name) / "utt2num_samples", self.layout.encoder / "config.yaml"
-        if not table.is_file():
-            return ()
-        seconds = [int(line.split()[1]) / 16000 for line in table.read_text().splitlines()]
-        settings = read_settings(config) if config.is_file() else {}
-        width, size = settings.get("output_size"), ""
-        if isinstance(width, int):  # Whisper: 50 states a second; an encoder trained here tells when it begins to dump
-            whole = settings.get("encoder_conf.keep") == "all" and settings.get("encoder_conf.context") == "padded"
-            states = 50 * sum(30.0 if whole else second for second in seconds) / settings.get("encoder_conf.pool", 1)
-            storage = self.options.states_storage
-            values = (states + (8 * len(seconds) if storage == "int8" else 0)) * width
-            size = f", about {values * BYTES[storage] / 1e9:.3g} GB as {storage}"
-        return (f"disk: states of {sum(seconds) / 3600:.2f} hours of audio{size}",)

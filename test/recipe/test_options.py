@@ -47,6 +47,8 @@ def test_both_spellings_and_the_equals_sign() -> None:
         (["--stage", "9"], "no such stage; there are 0 data, 1 parts"),
         (["--stage", "dat"], "--stage dat: no such stage"),
         (["--stage", "compare"], "--test_sets is not set; stage 7 compare needs it"),
+        (["--languages", "en de", "--text_config", "x"], "--languages and --text_config: a text model is of one"),
+        (["--languages", "en", "--token_type", "llama"], "published tokens of --token_type llama have no place"),
         (["--compare", "ar"], "--compare ar: expected NAME=DIR"),
         ([*SETS, "--stage", "7", "--stop_stage", "6"], "--stage 7 comes after --stop_stage 6: nothing to run"),
         ([*SETS, "--stage", "4", "--stop_stage", "3"], "nothing to run"),

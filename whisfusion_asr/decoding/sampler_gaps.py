@@ -3,7 +3,7 @@
 However much a gap lacks, the network is shown `ahead` masks in its place. It names the next tokens that are missing
 there, and the end token where nothing more is: that closes the gap. So does the token that is known to follow it, for a
 network that reads on behind the gap would write the rest of the text a second time. No length is needed in advance, and
-all gaps are written at once. An empty canvas is a single gap. The network must have been trained on canvases like these.
+all gaps are written at once. An empty canvas is a single gap. The network must have been trained on such canvases.
 """
 
 from collections.abc import Sequence

@@ -50,6 +50,17 @@ def test_the_number_of_jobs_and_the_batch_change_nothing(place):
     assert (place / "one/text").read_text() == (place / "three/text").read_text()
 
 
+def test_another_experiment_writes_the_draft(place):
+    experiment(place / "ctc", seed=3, decoder=None, decoder_conf=None)
+    (place / "gaps.yaml").write_text("sampler: gaps\nengine_conf: {draft: 1.0e-6}\n")
+    own = run(place, "own_draft", 1, "--config", place / "gaps.yaml")
+    other = run(place, "other_draft", 2, "--config", place / "gaps.yaml", "--draft_dir", place / "ctc")
+    assert texts(own) != texts(other)
+    meta = json.loads((place / "other_draft/meta.json").read_text())
+    assert meta["draft_dir"] == str(place / "ctc") and meta["draft_model"] == "valid.loss.ave.pth"
+    assert meta["exp_dir"] == str(place / "exp") and meta["engine_conf"]["draft"] == 1e-6
+
+
 def test_the_trace_is_kept_on_request(place):
     traced = run(place, "traced", 1, "--trace", "true")
     assert [r["candidates"] for r in traced] == [r["candidates"] for r in run(place, "untraced", 1)]

@@ -37,6 +37,7 @@ DECODINGS = [
     {"sampler": "pdd", "sampler_conf": {"candidates": 3, "first_pass": "sample", "keep": [3, 2, 1]}},
     {"sampler": "pdd", "sampler_conf": {"candidates": 3}, "engine_conf": {"draft": 0.3, "silence": 0.9}},
     {"sampler": "pbeb"}, {"sampler": "random", "sampler_conf": {"rows": 2}},
+    {"sampler": "gaps", "sampler_conf": {"gamma": 1.0}, "engine_conf": {"draft": 0.15, "silence": 0.1}},
     {"sampler": "topk", "canvas_conf": {"multiple": 8}}, {"sampler": "single", "canvas_conf": {"fit": "fixed"}},
 ]
 

@@ -42,6 +42,13 @@ def running_options(args: argparse.Namespace) -> dict[str, str]:
     return {key: value for key, value in given.items() if value not in (None, "float32")}
 
 
+def add_draft_options(parser: argparse.ArgumentParser) -> None:
+    """Where the drafts of the sampler `gaps` come from: --draft_dir and --draft_model."""
+    parser.add_argument("--draft_dir", help="experiment whose CTC head writes the drafts of sampler gaps; default: the "
+                        "model itself")
+    parser.add_argument("--draft_model", default="valid.loss.ave.pth", help="weights inside draft_dir")
+
+
 def boolean(text: str) -> bool:
     """The value of a `true|false` option; use as `type=boolean`."""
     if text not in ("true", "false"):

@@ -16,7 +16,13 @@ from typing import Any
 from tqdm import tqdm
 
 from whisfusion_asr.api import Speech2Text
-from whisfusion_asr.bin.arguments import add_model_options, add_running_options, command_parser, running_options
+from whisfusion_asr.bin.arguments import (
+    add_draft_options,
+    add_model_options,
+    add_running_options,
+    command_parser,
+    running_options,
+)
 from whisfusion_asr.config import read_yaml
 from whisfusion_asr.data.audio import SAMPLE_RATE, count_samples
 from whisfusion_asr.decoding.subtitles import FORMATS, render
@@ -33,8 +39,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("files", nargs="+", help="audio files")
     add_model_options(parser)
     parser.add_argument("--model_file", default="valid.loss.ave.pth", help="weights inside exp_dir")
+    add_draft_options(parser)
     parser.add_argument("--encoder_dir", help="encoder of the states that the experiment was trained on")
     parser.add_argument("--config", help="decoding YAML; default: the packed one, or PDD as in conf/decode_pdd.yaml")
+    parser.add_argument("--lang", help="language to write, for a model of several")
     parser.add_argument("--format", default="txt", choices=list(FORMATS), help="what is written")
     parser.add_argument("--out", type=Path, help="folder for one file per input; default: print")
     parser.add_argument("--window", type=float, default=25.0, help="seconds that are decoded at a time")
@@ -62,11 +70,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def _recogniser(args: Namespace) -> Speech2Text:
     """The model that the command line names. Raises UserError for one that cannot encode audio."""
-    given: dict[str, Any] = {"running": running_options(args)}
+    given: dict[str, Any] = {"lang": args.lang, "running": running_options(args)}
     if args.config:
         given["inference"] = read_yaml(args.config)
     if args.encoder_dir:
         given["encoder_dir"] = args.encoder_dir
+    if args.draft_dir:
+        given |= {"draft_dir": args.draft_dir, "draft_model": args.draft_model}
     if args.model:
         speech2text = Speech2Text.from_pretrained(args.model, args.device, **given)
     else:

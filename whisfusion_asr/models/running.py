@@ -119,6 +119,8 @@ def _use_dtype(decoder: nn.Module, device: torch.device, dtype: torch.dtype) -> 
 
 
 def _compile(decoder: nn.Module, mode: str, backend: str) -> None:
+    if getattr(decoder, "attention", None) == "auto":
+        decoder.attention = "sdpa"  # which can be traced; flash_attn asks the masks
     modes = {} if backend != "inductor" else {"mode": mode}
     compiled = torch.compile(decoder.hidden, dynamic=True, backend=backend, **modes)
     failures = torch._dynamo.exc.BackendCompilerFailed

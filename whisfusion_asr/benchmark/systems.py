@@ -25,6 +25,7 @@ from whisfusion_asr.models.whisfusion import Predictor
 MEL_BINS, WHISPER_SMALL_LAYERS = 80, 12
 RATIOS = (1.0, 0.9, 0.85, 0.8)  # the paper's schedule
 BEAM = 5
+UTTERANCE = "utt{}"  # its name decides the random numbers: the same in every system
 INT8 = RunOptions(quantize="int8")
 Decoding = Callable[[], list[Candidate]]  # the candidates of all utterances
 
@@ -117,7 +118,7 @@ def released(bench: Bench) -> Decoding:
 
     spec = CanvasSpec(bench.args.vocab)
     return torch.no_grad()(lambda: pdd(predict, PUBLISHED_SLOTS, spec, options,
-                                       candidate_uniforms(options, "utt", PUBLISHED_SLOTS)))
+                                       candidate_uniforms(options, UTTERANCE.format(0), PUBLISHED_SLOTS)))
 
 
 def exact(bench: Bench) -> Decoding:
@@ -202,7 +203,7 @@ BATCHED = ("encoder", "fast", "fast few", "fast int8", "pruned", "one row", "one
 def _engine(bench: Bench, sampler: Sampler, slots: int, frames: int, options: RunOptions | None = None) -> Decoding:
     network, spec = bench.networks.decoder(DiffusionDecoder, options), CanvasSpec(bench.args.vocab)
     acoustics, lengths = bench.states(frames), torch.full((bench.batch,), slots)
-    jobs = [Job(f"utt{number}", start_canvas(slots, spec)) for number in range(bench.batch)]
+    jobs = [Job(UTTERANCE.format(number), start_canvas(slots, spec)) for number in range(bench.batch)]
 
     @torch.no_grad()
     def work() -> list[Candidate]:

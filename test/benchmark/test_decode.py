@@ -71,7 +71,7 @@ def test_the_report_has_a_row_for_each_system_length_and_batch(args):
         *((1, seconds, name) for seconds in args.seconds for name in args.systems), (2, 2.0, "fast"), (2, 4.0, "fast"),
     ]
     assert set(report.summary) == {f"fast / causal greedy, {seconds} s" for seconds in (2, 4)}
-    assert len(report.notes) == 3 and report.notes[0].startswith("- exact: The engine on the published canvas")
+    assert len(report.notes) == 4 and report.notes[1].startswith("- exact: The engine on the published canvas")
     fast = report.rows[1]
     assert fast["GFLOP"] > 0 and 0 < fast["share of GEMM rate"] < 1 and report.rows[0]["GFLOP"] is None
 

@@ -23,6 +23,10 @@ from whisfusion_asr.benchmark.harness import Measurement, Report, count_work, ge
 from whisfusion_asr.benchmark.systems import BATCHED, ON_REQUEST, ONCE, SYSTEMS, Bench, Networks, encoder
 from whisfusion_asr.errors import UserError
 
+COLUMNS = ("GFLOP: of matrix products and attention. Share of GEMM rate: of the rate at which two large square matrices "
+           "were multiplied in the run's dtype, before and after; 8-bit integers may exceed it. RTFx with encoder: the "
+           "encoder's window of 30 s counted to every utterance.\n")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `whisfusion benchmark decode`."""
@@ -57,7 +61,7 @@ def run(args: argparse.Namespace) -> Report:
     networks = Networks(args)
     rows: list[dict[str, Any]] = []
     summary: dict[str, float] = {}
-    notes = [f"- {name}: {' '.join((SYSTEMS[name].__doc__ or '').split())}" for name in _chosen(args, 1)]
+    notes = [COLUMNS, *(f"- {name}: {' '.join((SYSTEMS[name].__doc__ or '').split())}" for name in _chosen(args, 1))]
     with ExitStack() as stack:
         extra = stack.enter_context(whisper.opened(args.whisper, args)) if args.whisper else None
         if extra is not None:
@@ -102,13 +106,22 @@ def _measured(functions: Mapping[str, Callable[[], Any]], bench: Bench) -> tuple
     for name, function in functions.items():
         if name not in ONCE:
             try:
-                work[name] = count_work(function)  # and its first warm-up
+                work[name] = _warmed_up(name, function)
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
     fitting = {name: function for name, function in functions.items() if name in work or name in ONCE}
     found = measure(fitting, max(0, args.warm_up - 1), args.repeats, args.device, ONCE)
     peak = statistics.mean([*peaks, gemm_rate(args.device, dtype=args.dtype)])
     return found, [_row(name, bench, found.get(name), found.get("encoder"), work.get(name), peak) for name in functions]
+
+
+def _warmed_up(name: str, function: Callable[[], Any]) -> int | None:
+    """Call a function for the first time; returns its operations, None where they cannot be counted."""
+    if name not in ON_REQUEST:
+        return count_work(function)
+    for _ in range(3):  # under the counter nothing is compiled; a CUDA graph is recorded in the second call
+        function()
+    return None
 
 
 def _row(name: str, bench: Bench, one: Measurement | None, encoder: Measurement | None, work: int | None,

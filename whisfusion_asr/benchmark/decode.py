@@ -23,7 +23,7 @@ from whisfusion_asr.benchmark.harness import Measurement, Report, count_work, ge
 from whisfusion_asr.benchmark.systems import BATCHED, ON_REQUEST, ONCE, SYSTEMS, Bench, Networks, encoder
 from whisfusion_asr.errors import UserError
 
-COLUMNS = ("GFLOP: of matrix products and attention. Share of GEMM rate: of the rate at which two large square matrices "
+COLUMNS = ("GFLOP: of matrix products and attention. Share of GEMM rate: of the rate at which large square matrices "
            "were multiplied in the run's dtype, before and after; 8-bit integers may exceed it. RTFx with encoder: the "
            "encoder's window of 30 s counted to every utterance.\n")
 

@@ -91,8 +91,8 @@ class Int8Linear(nn.Module):
         """x: (..., I) float32. Returns (..., O)."""
         rows = x.flatten(0, -2)
         scale = _scale(rows)
-        product = torch._int_mm((rows / scale).round().to(torch.int8), self.weight)
-        out = product.float() * scale * self.scale
+        product = torch._int_mm((rows / scale).round_().to(torch.int8), self.weight)
+        out = product.float().mul_(scale).mul_(self.scale)
         return (out if self.bias is None else out + self.bias).unflatten(0, x.shape[:-1])
 
 

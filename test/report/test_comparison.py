@@ -14,7 +14,7 @@ from whisfusion_asr.scoring import compare_systems, read_score_dir, score_files
 REFERENCES = {f"s{number % 16:02d}-{number:03d}": "the cat sat on a mat" for number in range(80)}
 META = {"sampler": "pdd", "audio_seconds": 200.0, "decode_seconds": 2.0, "passes": 4.0, "rows": 12.5,
         "device": "cpu", "threads": 1, "jobs": 2, "batch": "500 slots and frames",
-        "processor": "a chip", "peak_memory_mib": 512.4}  # fmt: skip
+        "processor": "a chip", "peak_memory_mib": 512.4, "dtype": "float32"}  # fmt: skip
 LOG = "host INFO: {part}: {count:,} trainable, 7 frozen parameters\nhost INFO: 1epoch results: [train] time={time}\n"
 
 
@@ -111,6 +111,7 @@ def test_few_speakers_give_no_p_value(here):
 def test_conditions_that_differ_are_told(here):
     _, _, page = compare("--systems", *SYSTEMS, "--against", "ar")
     assert "Decoded by all alike: device cpu; processor a chip; threads 1; jobs 2; encoder not timed" in page
+    assert "; dtype float32." in page
     different = page[page.index("**RTFx and memory were measured under different conditions:**") :].splitlines()
     assert different[2] == "- batch: ar 1 utterance, pdd 500 slots and frames, ctc 500 slots and frames"
     assert "Told by none: gpu." in page

@@ -48,8 +48,12 @@ def write_job(args: Namespace, settings: OriginalSettings, chosen: list[tuple[st
     mine = chosen[job - 1 :: args.num_jobs]
     model = settings.model(args.whisper_dir, args.device)
     found = transcripts(model, args.whisper_dir, args.data_dir, mine, settings.batch_size)
-    write_part(args.out, job, told(found, len(mine)),
-               lambda: conditions(args.device) | {"search": model.search, "cpu_seconds": model.cpu_seconds})
+
+    def ran_on() -> dict[str, Any]:
+        found = conditions(args.device, {"dtype": settings.precision})
+        return found | {"search": model.search, "cpu_seconds": model.cpu_seconds}
+
+    write_part(args.out, job, told(found, len(mine)), ran_on)
 
 
 def described(args: Namespace, settings: OriginalSettings) -> dict[str, Any]:
@@ -58,7 +62,7 @@ def described(args: Namespace, settings: OriginalSettings) -> dict[str, Any]:
     return asdict(settings) | {
         "whisper_dir": args.whisper_dir, "device": args.device, "context": "30 s window, all states",
         "sampler": "greedy" if settings.num_beams == 1 else f"{settings.num_beams} beams",
-        "batch": "1 utterance" if one else f"{settings.batch_size} utterances", "dtype": settings.precision,
+        "batch": "1 utterance" if one else f"{settings.batch_size} utterances",
         "version": __version__, "torch": torch.__version__, "transformers": transformers.__version__,
     }  # fmt: skip
 

@@ -6,7 +6,7 @@ It always hears 30 s windows with all their states. Each job writes its part, --
 is a decode directory as that of `decode`, with the seconds of encoder and decoder apart.
 """
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,14 @@ import torch
 import transformers
 
 from whisfusion_asr import __version__
-from whisfusion_asr.bin.arguments import boolean, command_parser
+from whisfusion_asr.bin.arguments import add_original_options, boolean, command_parser
 from whisfusion_asr.bin.decode import conditions, told
 from whisfusion_asr.config import apply_overrides, read_yaml
+from whisfusion_asr.data.kaldi_dir import longest_first
 from whisfusion_asr.decoding.conf import options_from
 from whisfusion_asr.decoding.output import merge_parts, write_part
 from whisfusion_asr.errors import UserError, exits_cleanly
-from whisfusion_asr.original import OriginalSettings, longest_first, transcripts
-
-
-def add_options(parser: ArgumentParser) -> None:
-    """The options of whoever lets the original Whisper transcribe."""
-    parser.add_argument("--whisper_dir", required=True, help="folder of the Whisper model, Hugging Face's layout")
-    parser.add_argument("--config", help="YAML as conf/ar_whisper.yaml; without it greedy, English, 8 at a time")
-    parser.add_argument("--inference_args", default="", help="overrides, e.g. 'num_beams=5 language=de'")
-    parser.add_argument("--data_dir", required=True, help="Kaldi directory; transcripts are not needed")
-    parser.add_argument("--out", required=True, type=Path, help="decode directory")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+from whisfusion_asr.original import OriginalSettings, transcripts
 
 
 def read_settings(path: str | None, overrides: list[str]) -> OriginalSettings:
@@ -40,8 +31,9 @@ def read_settings(path: str | None, overrides: list[str]) -> OriginalSettings:
     return options_from(OriginalSettings, conf, path or "--inference_args")
 
 
-def write_job(args: Namespace, settings: OriginalSettings, chosen: list[tuple[str, int]]) -> None:
+def write_job(args: Namespace, chosen: list[tuple[str, int]]) -> None:
     """Transcribe the utterances, `(key, samples)`, of job `args.job` (1 if it is None), and write its part."""
+    settings = read_settings(args.config, args.inference_args.split())
     if not Path(args.whisper_dir).is_dir():
         raise UserError(f"--whisper_dir {args.whisper_dir}: no such folder; give a complete Whisper model")
     job = args.job or 1
@@ -50,8 +42,8 @@ def write_job(args: Namespace, settings: OriginalSettings, chosen: list[tuple[st
     found = transcripts(model, args.whisper_dir, args.data_dir, mine, settings.batch_size)
 
     def ran_on() -> dict[str, Any]:
-        found = conditions(args.device, {"dtype": settings.precision})
-        return found | {"search": model.search, "cpu_seconds": model.cpu_seconds}
+        told_by_all = conditions(args.device, {"dtype": settings.precision})
+        return told_by_all | described(args, settings) | {"search": model.search, "cpu_seconds": model.cpu_seconds}
 
     write_part(args.out, job, told(found, len(mine)), ran_on)
 
@@ -71,17 +63,15 @@ def described(args: Namespace, settings: OriginalSettings) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> None:
     """Decode one job's utterances, or merge all jobs."""
     parser = command_parser(__doc__)
-    add_options(parser)
-    parser.add_argument("--num_jobs", type=int, default=1)
+    add_original_options(parser)
     parser.add_argument("--job", type=int, default=1, help="1 to num_jobs")
     parser.add_argument("--merge", type=boolean, default=False, help="join the parts instead of decoding")
     args = parser.parse_args(argv)
-    settings = read_settings(args.config, args.inference_args.split())
     chosen = longest_first(args.data_dir)
     if not args.merge:
-        write_job(args, settings, chosen)
+        write_job(args, chosen)
         return
-    totals = merge_parts(args.out, args.num_jobs, [key for key, _ in chosen], described(args, settings))
+    totals = merge_parts(args.out, args.num_jobs, [key for key, _ in chosen], {})
     seconds = totals["seconds"]
     print(f"{args.out}: {totals['utterances']} utterances, RTF {totals['rtf']}, encoder {seconds['encode']} s, "
           f"decoder {seconds['decode']} s, flags {totals['flags']}")

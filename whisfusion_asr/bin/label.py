@@ -8,16 +8,14 @@ without --job everything is done at once. A directory in which nothing is missin
 """
 
 from argparse import ArgumentParser
-from pathlib import Path
 
-from whisfusion_asr.bin.arguments import boolean, command_parser
-from whisfusion_asr.bin.decode_whisper import add_options, described, read_settings, write_job
+from whisfusion_asr.bin.arguments import add_original_options, boolean, command_parser
 from whisfusion_asr.data.audio import SAMPLE_RATE
+from whisfusion_asr.data.kaldi_dir import longest_first
 from whisfusion_asr.data.text_form import CASES, PUNCTUATION, TextForm
 from whisfusion_asr.decoding.output import merge_parts
 from whisfusion_asr.errors import exits_cleanly
 from whisfusion_asr.labels import LabelRules, unlabelled, write_labels
-from whisfusion_asr.original import longest_first
 from whisfusion_asr.report.decoded import read_records
 
 RULES = {
@@ -32,13 +30,12 @@ RULES = {
 def arguments() -> ArgumentParser:
     """The command's options."""
     parser = command_parser(__doc__)
-    add_options(parser)
+    add_original_options(parser)
     for name, meaning in RULES.items():
         default = getattr(LabelRules, name)
         parser.add_argument(f"--{name}", type=float, default=default, help=f"{meaning} ({default:g})")
     parser.add_argument("--text_case", default="lower", choices=CASES, help="of the transcripts (lower)")
     parser.add_argument("--punctuation", default="remove", choices=PUNCTUATION, help="of the transcripts (remove)")
-    parser.add_argument("--num_jobs", type=int, default=1)
     parser.add_argument("--job", type=int, help="1 to num_jobs: only transcribe this job's utterances")
     parser.add_argument("--merge", type=boolean, default=False, help="only join the parts and write the transcripts")
     return parser
@@ -49,19 +46,20 @@ def main(argv: list[str] | None = None) -> None:
     """Transcribe one job's utterances, complete the directory of all jobs' transcripts, or both."""
     args = arguments().parse_args(argv)
     rules = LabelRules(**{name: getattr(args, name) for name in RULES})
-    settings = read_settings(args.config, args.inference_args.split())
     missing = unlabelled(args.data_dir)
     if not missing:
         print(f"{args.data_dir}: every utterance has a transcript, nothing to label")
         return
     refused, chosen = _chosen(args.data_dir, missing, rules)
-    if args.job is not None or not args.merge:
-        write_job(args, settings, chosen)
-    if args.job is None:
+    if chosen and not args.merge:
+        from whisfusion_asr.bin.decode_whisper import write_job  # late: who has nothing to transcribe needs no torch
+
+        write_job(args, chosen)
+    if args.merge or not args.job:
         records = []
         if chosen:
-            merge_parts(args.out, args.num_jobs, [key for key, _ in chosen], described(args, settings))
-            records = list(read_records(Path(args.out) / "candidates.jsonl"))
+            merge_parts(args.out, args.num_jobs, [key for key, _ in chosen], {})
+            records = list(read_records(args.out / "candidates.jsonl"))
         print(write_labels(args.data_dir, refused, records, rules, TextForm(args.text_case, args.punctuation)))
 
 

@@ -56,10 +56,10 @@ class LabelRules:
         return None
 
 
-def unlabelled(data_dir: str | Path) -> set[str]:
-    """The utterances of a directory that have no line in its `text`, or no `text` at all."""
+def unlabelled(data_dir: str | Path, replace: bool = False) -> set[str]:
+    """The utterances of a directory that have no line in its `text`, or no `text` at all; all with `replace`."""
     tables = scan(data_dir)
-    return tables.keys("utt2spk") - tables.keys("text")
+    return tables.keys("utt2spk") - (set() if replace else tables.keys("text"))
 
 
 def write_labels(
@@ -68,7 +68,8 @@ def write_labels(
 ) -> str:
     """Complete the `text` of a directory and drop what has no trusted transcript.
 
-    refused: utterance -> why it was not transcribed; records: lines of candidates.jsonl of all others without a text
+    refused: utterance -> why it was not transcribed; records: lines of candidates.jsonl of all others to be labelled;
+        a text that one of them has is replaced
     form: how the transcripts are written; one of which nothing is left is dropped
     The dropped ones are listed in `dropped.tsv` (utterance, tab, reason), the labelled ones in `labelled` (utterance,
     mean log-probability). Returns a line with the counts. Raises UserError: nothing is left.

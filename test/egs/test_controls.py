@@ -134,3 +134,17 @@ def test_librispeech_has_the_same_controls_large_and_small(recipe: Path, tag: st
     words = ("--preset", "mini", "--nbpe", "500", "--asr_config", small, "--stage", "train_decoder")
     _, train, *_ = commands(libri, script, *words)
     assert f"--config {small} " in train and "data_mini/token_list/unigram500/tokens_espnet.txt" in train
+
+
+def test_recordings_are_labelled_before_they_are_checked(recipe: Path) -> None:
+    """The conversion's own names of options, and labels for each set, replaced for training and validation only."""
+    place = recipe.parents[1] / "convert_whisper/asr1"
+    found = commands(place, "run.sh", "--whisper_dir", "W", "--audio-dir", "A", "--transcripts=F", "--stop_stage", "0",
+                     "--relabel", "true", "--nj", "1")  # fmt: skip
+    names = [line.split("whisfusion_asr.bin.")[1].split()[0] for line in found]
+    assert names == [*["label", "label", "data", "data"] * 2, "label", "label", "data"]
+    labels = [line for line in found if "bin.label" in line]
+    assert ["--replace true" in line for line in labels] == [True] * 4 + [False] * 2
+    assert all("--whisper_dir W --out dump/labels/" in line and "language=en" in line for line in labels)
+    first = dry_run(place, "run.sh", "--audio-dir", "A", "--transcripts=F", "--whisper_dir", "W").stdout
+    assert "bash local/data.sh --corpus_dir A --transcripts F" in first

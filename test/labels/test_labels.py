@@ -75,6 +75,13 @@ def test_a_directory_is_completed_and_the_dropped_are_listed(tmp_path: Path) -> 
                     "(see dropped.tsv)")  # fmt: skip
 
 
+def test_transcripts_are_replaced_on_request(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", {"a": "MINE", "b": None})
+    assert unlabelled(data, replace=True) == {"a", "b"}
+    write_labels(data, {}, [record("a", "Heard."), record("b", "this")], LabelRules(), FORM)
+    assert read_dir(data)["text"] == {"a": "heard", "b": "this"}
+
+
 def test_nothing_left_is_an_error_and_changes_nothing(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", {"a": None})
     with pytest.raises(UserError, match=r"no transcript can be trusted \(1 unsure\)"):

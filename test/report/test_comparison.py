@@ -98,6 +98,7 @@ def test_where_only_some_encode_the_encoder_is_left_out_of_all(here):
     decoded("exp/x/states", 4, meta={"decode_seconds": 10.0, "seconds": {"decode": 9.0, "select": 1.0}})
     decoded("exp/x/audio", 4, meta={"decode_seconds": 20.0, "seconds": {"decode": 5.0, "encode": 15.0},
                                     "encoder": "timed"})  # fmt: skip
+    Path("exp/x/audio/test/candidates.jsonl").unlink()
     _, found, page = compare("--systems", "a=exp/x/states", "b=exp/x/audio", "--against", "a")
     assert [row["rtfx"] for row in found["sets"]["test"]["systems"]] == [20.0, 40.0]
     assert "encoder left out of RTFx" in page and "- encoder:" not in page

@@ -34,6 +34,7 @@ def arguments() -> ArgumentParser:
     for name, meaning in RULES.items():
         default = getattr(LabelRules, name)
         parser.add_argument(f"--{name}", type=float, default=default, help=f"{meaning} ({default:g})")
+    parser.add_argument("--replace", type=boolean, default=False, help="label what has a transcript, too")
     parser.add_argument("--text_case", default="lower", choices=CASES, help="of the transcripts (lower)")
     parser.add_argument("--punctuation", default="remove", choices=PUNCTUATION, help="of the transcripts (remove)")
     parser.add_argument("--job", type=int, help="1 to num_jobs: only transcribe this job's utterances")
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     """Transcribe one job's utterances, complete the directory of all jobs' transcripts, or both."""
     args = arguments().parse_args(argv)
     rules = LabelRules(**{name: getattr(args, name) for name in RULES})
-    missing = unlabelled(args.data_dir)
+    missing = unlabelled(args.data_dir, args.replace)
     if not missing:
         print(f"{args.data_dir}: every utterance has a transcript, nothing to label")
         return

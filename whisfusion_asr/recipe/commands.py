@@ -34,6 +34,7 @@ class Commands:
             *("--data_dir", self.layout.data(name), "--whisper_dir", o.whisper_dir),
             *("--out", self.layout.labels(name), "--num_jobs", o.nj, *task, *self._device()),
             *(("--inference_args", f"language={o.lang}") if o.lang else ()),
+            *(("--replace", "true") if o.relabel and name in (o.train_set, o.valid_set) else ()),
             *split_arguments(o.label_args),
         )
 

@@ -55,6 +55,7 @@ class Options:
     corpus_dir: str = _option("", "folder of the corpus, given to local/data.sh as --corpus_dir")
     local_data_opts: str = _option("", "options for local/data.sh")
     labels: str = _option("", "whisper: the model of whisper_dir transcribes what has no transcript (stage 0)")
+    relabel: bool = _option(False, "label training and validation sets also where they have transcripts")
     label_args: str = _option("", "more options of the labelling: --min_mean_log_prob -0.5 ...")
     min_wav_duration: float = _option(0.1, "shorter training and validation utterances are dropped (seconds)")
     max_wav_duration: float = _option(30.0, "longer training and validation utterances are dropped (seconds)")
@@ -133,6 +134,8 @@ class Options:
                             "them; take unigram, bpe or char")
         if self.labels and not self.whisper_dir:
             raise UserError("--labels whisper needs a complete Whisper model: give its folder with --whisper_dir DIR")
+        if self.relabel and not self.labels:
+            raise UserError("--relabel true replaces transcripts by labels: say whose, --labels whisper")
         for name in ("nj", "inference_nj", "num_nodes", "nbpe"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1, got {getattr(self, name)}")

@@ -52,7 +52,7 @@ class Steps:
             if name in (o.train_set, o.valid_set):
                 jobs.append(Job(tuple(run.filter(name))))
         names = ["corpus_dir", "local_data_opts", "min_wav_duration", "max_wav_duration", "max_data_loss"]
-        names += ["labels", "label_args", "whisper_dir", "lang"] if o.labels else []
+        names += ["labels", "relabel", "label_args", "whisper_dir", "lang"] if o.labels else []
         script = Path("local/data.sh")
         own = sorted(p for p in (*Path("local").rglob("*"), Path("db.sh")) if p.is_file() and p.suffix != ".pyc")
         yield Step(

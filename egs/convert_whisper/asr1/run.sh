@@ -27,4 +27,4 @@ done
     --inference_config "conf/ar_whisper_alone.yaml conf/decode_careful.yaml conf/decode_medium.yaml conf/decode_bold.yaml" \
     --compare_to converted/ar_whisper_alone \
     --nj 2 --inference_nj 1 \
-    -- "${words[@]}"
+    -- ${words[@]+"${words[@]}"}

@@ -42,7 +42,7 @@ def test_both_spellings_and_the_equals_sign() -> None:
         (["--train_set", "x", "--test_sets", "y x"], "contains the training set x"),
         (["--feats_type", "fbank"], "must be one of states, raw; got 'fbank'"),
         (["--states_storage", "int4"], "must be one of int8, float16, float32; got 'int4'"),
-        (["--labels", "whisper"], "--labels whisper needs a complete Whisper model: give its folder with --whisper_dir"),
+        (["--labels", "whisper"], "--labels whisper needs a complete Whisper model: give its folder"),
         (["--relabel", "true"], "--relabel true replaces transcripts by labels: say whose, --labels whisper"),
         (["--normalizer", "basics"], "must be one of none, published, basic, whisper_en, cjk; got 'basics'"),
         (["--expdir", "JOBS"], "JOB stands for a job's number"),

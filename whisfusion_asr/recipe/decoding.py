@@ -27,13 +27,14 @@ def decoding_step(steps: "Steps", config: str, name: str) -> Step:
         one, merge = commands.decode(config, name, count), commands.decode_merge(config, name, count)
         settings |= {"model_file": o.inference_model}
         reads = _model_and_source(steps, name)
+    own = (data / "utt2spk", data / "utt2num_samples", *steps.layout.utt2lang(name))
     gpu = {"gpus": o.ngpu, "submit": "cuda_cmd" if o.ngpu else "decode_cmd"}
     return Step(
         title=f"{out.parent.name}/{name}",
         out=out,
         jobs=(Job(tuple(one), out / "logdir" / "decode.JOB.log", count, **gpu), Job(tuple(merge))),
         settings=settings,
-        reads=reads | {data / file: "data" for file in ("utt2spk", "utt2num_samples")},
+        reads=reads | dict.fromkeys(own, "data"),
         writes=tuple(out / file for file in ("text", "token", "score")),
         keys=(data / "utt2spk", out / "text"),
         work=("text",),

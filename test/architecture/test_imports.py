@@ -25,6 +25,8 @@ ROOMS = {
     "transcription": {"api", "data", "decoding"},
     # an experiment as one file: the network through api, its weights, tokens, settings and card by their rooms
     "packing": {"api", "data", "decoding", "models", "pretrained", "report", "training"},
+    # the original Whisper over a data directory, beside what api decodes
+    "original": {"data", "decoding", "pretrained"},
     # other systems' hypotheses with api's Speech2Text
     "refinement": {"api", "decoding"},
     # measures the others from outside: everything but what ESPnet or a recipe drives
@@ -53,7 +55,7 @@ LIGHT = {
 ONLY_IN = {
     "espnet": "whisfusion_asr/tasks/",
     "espnet2": "whisfusion_asr/tasks/",
-    "flash_attn": "whisfusion_asr/models/attention.py",
+    "flash_attn": "whisfusion_asr/models/flash.py",
     "kaldiio": "whisfusion_asr/data/ark.py",
     "omniio": "whisfusion_asr/data/ark.py",
 }
@@ -137,7 +139,7 @@ def test_a_bad_import_is_found(name, code, problem):
         ("data/ark.py", "import kaldiio"),
         ("tasks/asr.py", "from espnet2.tasks.abs_task import AbsTask\nfrom ..data import states"),
         ("bin/train.py", "import whisfusion_asr\nfrom whisfusion_asr.tasks import asr\nimport whisfusion_asr.recipe.x"),
-        ("models/attention.py", "import flash_attn"),
+        ("models/flash.py", "import flash_attn"),
     ],
 )
 def test_a_good_import_is_left_alone(name, code):

@@ -1,4 +1,4 @@
-"""The controls of mini_synth: what their scripts would run, seen in dry runs of a copy without data."""
+"""The controls of the recipes: what their scripts would run, seen in dry runs of a copy without data."""
 
 import os
 import shutil
@@ -120,3 +120,23 @@ def test_librispeech_has_the_same_controls_large_and_small(recipe: Path, tag: st
     words = ("--preset", "mini", "--nbpe", "500", "--asr_config", small, "--stage", "train_decoder")
     _, train, *_ = commands(libri, script, *words)
     assert f"--config {small} " in train and "data_mini/token_list/unigram500/tokens_espnet.txt" in train
+
+
+def test_the_original_whisper_hears_audio_and_is_scored_with_its_own_normaliser(recipe: Path) -> None:
+    place = recipe.parents[1] / "librispeech/asr1"
+    found = commands(place, "run_whisper.sh", "--preset", "mini", "--whisper_dir", "W")
+    names = [line.split("whisfusion_asr.bin.")[1].split()[0] for line in found]
+    assert names == ["decode_whisper", "decode_whisper", "score", "results"]
+    decoded = "exp_mini/whisper_original/ar_whisper/test_mini"
+    files = f"--config ../../../conf/ar_whisper.yaml --data_dir data_mini/test_mini --out {decoded}"
+    assert f"--whisper_dir W {files}" in found[0]
+    assert "--job ${JOB}" in found[0] and "--merge true" in found[1] and "states" not in found[0]
+    assert f"--hyp {decoded}/text" in found[2] and "--normalizer whisper_en" in found[2]
+    assert "--token_list" not in found[2]
+
+
+def test_the_original_whisper_needs_a_folder(recipe: Path) -> None:
+    script = recipe.parents[1] / "librispeech/asr1/run_whisper.sh"
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "VIRTUAL_ENV": sys.prefix}
+    done = subprocess.run([script, "--preset", "mini"], env=os.environ | path, capture_output=True, text=True)
+    assert done.returncode == 2 and "--whisper_dir is not set; stage decode needs it" in done.stderr

@@ -42,6 +42,7 @@ class Commands:
         o, extra = self.options, self.options.words("token_text")
         form = ("--text_case", o.text_case) if o.text_case != "keep" else ()
         form += ("--punctuation", o.punctuation) if o.punctuation != "keep" else ()
+        form += ("--languages", *o.words("languages")) if o.languages else ()
         if o.token_type == "llama":
             return self.module(
                 "import_model", "--tokenizer", o.tokenizer_model or LLAMA, *form, "--out", self.layout.tokens
@@ -117,13 +118,27 @@ class Commands:
         """The common files of the jobs' results."""
         return self._decode(config, name, jobs, "--merge", "true")
 
+    def decode_original(self, config: str, name: str, jobs: int, *task: str) -> list[str]:
+        """Transcribe a set with the original Whisper. task: `--job JOB` for one job of many, or `--merge true`."""
+        o = self.options
+        return self.module(
+            "decode_whisper",
+            *("--whisper_dir", o.whisper_dir, "--config", find_config(config)),
+            *("--data_dir", self.layout.data(name), "--out", self.layout.decoding(config, name)),
+            *("--num_jobs", jobs, *task, *self._device()),
+            *(("--inference_args", o.inference_args) if o.inference_args else ()),
+        )
+
     def score(self, config: str, name: str) -> list[str]:
         """Error rates of a decoded set."""
         data, decoded = self.layout.data(name), self.layout.decoding(config, name)
+        # The tokens are those of the texts as they are: a normalised text has no token error rate.
+        plain = self.options.normalizer == "none"
+        form = ("--token_list", self.layout.tokens) if plain else ("--normalizer", self.options.normalizer)
         return self.module(
             "score",
             *("--ref", data / "text", "--hyp", decoded / "text", "--utt2spk", data / "utt2spk"),
-            *("--token_list", self.layout.tokens, "--out", decoded),
+            *(*form, "--out", decoded),
         )
 
     def results(self) -> list[str]:
@@ -188,6 +203,7 @@ class Commands:
             triples = [f"{self.layout.data(name)},speech,audio", f"{sources[1]},text,text"]
         else:
             triples = [f"{sources[0]},text,text"]
+        triples += [f"{path},language,text" for path in self.layout.utt2lang(name)]
         words: list[object] = []
         for triple in triples:
             words += [f"--{role}_data_path_and_name_and_type", triple]

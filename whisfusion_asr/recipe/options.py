@@ -17,6 +17,7 @@ CHOICES = {
     "text_case": ("keep", "upper", "lower"),
     "punctuation": ("keep", "remove"),
     "asr_task": ("diffusion", "espnet", "espnet_maskctc"),
+    "normalizer": ("none", "published", "basic", "whisper_en", "cjk"),
 }
 
 
@@ -59,6 +60,7 @@ class Options:
     token_type: str = _option("unigram", "unigram, bpe or char; llama: as published; whisper: of whisper_dir's model")
     nbpe: int = _option(500, "number of tokens (unigram and bpe)")
     tokenizer_model: str = _option("", "Llama's tokenizer.model: file, folder or hub name; default: TinyLlama's")
+    languages: str = _option("", "codes (en de) of the sets' utt2lang: their tokens tell the decoder what to write")
     text_case: str = _option("keep", "case of transcripts before they become tokens: keep, upper or lower")
     punctuation: str = _option("keep", "punctuation of transcripts before they become tokens: keep or remove")
     token_text: str = _option("", "files of plain sentences that the token model sees besides the training transcripts")
@@ -87,6 +89,7 @@ class Options:
     inference_args: str = _option("", "changed keys of the decoding: sampler_conf.candidates=5 ...")
     inference_tag: str = _option("", "name of the decoding's directory; default: name of its YAML")
     inference_model: str = _option("valid.loss.ave.pth", "checkpoint to decode with")
+    normalizer: str = _option("none", "of both texts in scoring: none, published, basic, whisper_en or cjk")
     # Comparison
     compare: str = _option("", "systems of stage compare, NAME=DIR ...; default: all scored decodings below expdir")
     compare_to: str = _option("", "name of the one that the others are tested against; default: the first")
@@ -119,6 +122,12 @@ class Options:
             raise UserError("--smdm and --text_config both name the text model to start from; leave one empty")
         if self.token_type == "whisper" and not self.whisper_dir:
             raise UserError("--token_type whisper takes the tokens of a Whisper folder: give it with --whisper_dir DIR")
+        for name in ("smdm", "text_config"):
+            if self.languages and getattr(self, name):
+                raise UserError(f"--languages and --{name}: a text model is of one language; leave one of them empty")
+        if self.languages and self.token_type in ("llama", "whisper"):
+            raise UserError(f"--languages: the published tokens of --token_type {self.token_type} have no place for "
+                            "them; take unigram, bpe or char")
         for name in ("nj", "inference_nj", "num_nodes", "nbpe"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1, got {getattr(self, name)}")

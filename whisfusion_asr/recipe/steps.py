@@ -7,13 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from whisfusion_asr.recipe.commands import LLAMA, Commands
-from whisfusion_asr.recipe.estimates import (
-    decoding_hours,
-    dump_costs,
-    hub_download,
-    set_size,
-    training_hours,
-)
+from whisfusion_asr.recipe.decoding import decoding_step
+from whisfusion_asr.recipe.estimates import dump_costs, hub_download, set_size, training_hours
 from whisfusion_asr.recipe.jobs import Job
 from whisfusion_asr.recipe.layout import Layout
 from whisfusion_asr.recipe.options import Options
@@ -120,7 +115,7 @@ class Steps:
         self.options.need("inference_config", "decode")
         for config in self.options.words("inference_config"):
             for name in self.options.words("test_sets"):
-                yield self._decoding(config, name)
+                yield decoding_step(self, config, name)
 
     def score(self) -> Iterator[Step]:
         """Stage 6: error rates of what was decoded, and the table of all results."""
@@ -133,7 +128,7 @@ class Steps:
                 title=f"{out.parent.name}/{name}",
                 out=out,
                 jobs=(Job(tuple(self.commands.score(config, name))),),
-                settings={"token_list": str(self.layout.tokens)},
+                settings={"token_list": str(self.layout.tokens), "normalizer": self.options.normalizer},
                 reads={out / "text": "decode", data / "text": "data", data / "utt2spk": "data"},
                 writes=written,
                 stamp_name=".score.stamp.json",
@@ -155,7 +150,8 @@ class Steps:
         model = Path(o.tokenizer_model)
         own = {model: ""} if model.is_file() else {}
         kept = {"text_case": "keep", "punctuation": "keep"}
-        form = {name: getattr(o, name) for name, usual in kept.items() if getattr(o, name) != usual}
+        form: dict[str, Any] = {name: getattr(o, name) for name, usual in kept.items() if getattr(o, name) != usual}
+        form |= {"languages": sorted(o.words("languages"))} if o.languages else {}
         size = {"char": {}, "llama": {"tokenizer_model": o.tokenizer_model or LLAMA},
                 "whisper": {"whisper_dir": o.whisper_dir}}
         files = ("tokens.txt",) if o.token_type == "char" else ("tokens.txt", "tokens.model")
@@ -225,7 +221,8 @@ class Steps:
         words = self.commands.train(config, out, data, tuple(init or ()), arguments)
         made_by = {"states": "dump", "audio": "data", "text": "parts"}[data]
         files = {file: made_by for s in (o.train_set, o.valid_set) for file in self.commands.training_files(s, data)}
-        texts = {self.layout.data(s) / "text": "data" for s in (o.train_set, o.valid_set)} if data != "text" else {}
+        sets = (o.train_set, o.valid_set) if data != "text" else ()
+        texts = {file: "data" for s in sets for file in (self.layout.data(s) / "text", *self.layout.utt2lang(s))}
         weights = {Path(file.split(":")[0]): writer for file, writer in (init or {}).items()}
         if data == "audio" and self.layout.encoder_is_imported:
             weights |= dict.fromkeys(self._encoder_files(), "parts")
@@ -250,45 +247,21 @@ class Steps:
             tag=f"{tag or part}_tag",
             training=True,
             record=out,
-            notes=(f"settings: {find_config(config)} (stage {stage})", *self._training_hours(part, settings)),
+            notes=(f"settings: {find_config(config)} (stage {stage})", *self._training_hours(settings)),
         )
 
-    def _training_hours(self, part: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    def _training_hours(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
         # Frozen blocks are passed backwards too, though their weights need no gradient.
-        size = set_size(self.layout.data(self.options.train_set))
-        return training_hours(size, settings, 1.5 if part == "adapter" else 2.0)
+        frozen = "decoder.blocks" in (settings.get("freeze_param") or ())
+        return training_hours(set_size(self.layout.data(self.options.train_set)), settings, 1.5 if frozen else 2.0)
 
-    def _decoding(self, config: str, name: str) -> Step:
-        o, data, out = self.options, self.layout.data(name), self.layout.decoding(config, name)
-        count = self.jobs_of(name, o.inference_nj)
-        gpu = {"gpus": o.ngpu, "submit": "cuda_cmd" if o.ngpu else "decode_cmd"}
-        array = Job(tuple(self.commands.decode(config, name, count)), out / "logdir" / "decode.JOB.log", count, **gpu)
-        states = self.layout.states(name)
-        source = (
-            {states / file: "dump" for file in ("states.scp", "shape", "meta.json")}
-            if o.feats_type == "states"
-            else {data / "wav.scp": "data"}
-        )
-        model = {self.layout.model / file: "train_decoder" for file in (o.inference_model, "config.yaml")}
-        return Step(
-            title=f"{out.parent.name}/{name}",
-            out=out,
-            jobs=(array, Job(tuple(self.commands.decode_merge(config, name, count)))),
-            settings=self._decoding_settings(config) | {"model_file": o.inference_model},
-            reads=source | {data / file: "data" for file in ("utt2spk", "utt2num_samples")} | model,
-            writes=tuple(out / file for file in ("text", "token", "score")),
-            keys=(data / "utt2spk", out / "text"),
-            work=("text",),
-            tag="inference_tag",
-            record=out.parent,
-            notes=decoding_hours(set_size(data), self._model_settings(), self._decoding_settings(config)),
-        )
-
-    def _decoding_settings(self, config: str) -> dict[str, Any]:
+    def decoding_settings(self, config: str) -> dict[str, Any]:
+        """Flat settings of a decoding."""
         return read_decoding_settings(find_config(config), self.options.inference_args)
 
-    def _model_settings(self) -> dict[str, Any]:
-        config = self.options.asr_config  # a model that was only imported has none
+    def model_settings(self) -> dict[str, Any]:
+        """Flat settings of the recognition model's training; none of a model that was only imported."""
+        config = self.options.asr_config
         return read_settings(find_config(config), self.options.asr_args) if config else {}
 
     def _maker(self, path: str) -> str:

@@ -125,6 +125,10 @@ def test_tokens_that_espnet_cannot_make_are_refused(recipe: Path, words: tuple[s
     assert error.startswith("error: --asr_task espnet ") and message in error
 
 
+def test_a_model_of_espnet_is_not_packed(recipe: Path) -> None:
+    assert "for ESPnet's there is espnet2.bin.pack" in refusal(recipe, "run_maskctc.sh", "--stage", "publish")
+
+
 @pytest.mark.parametrize("tag", ["espnet", "maskctc"])
 def test_librispeech_has_the_same_controls_large_and_small(recipe: Path, tag: str) -> None:
     libri, script = recipe.parents[1] / "librispeech/asr1", f"run_{tag}.sh"

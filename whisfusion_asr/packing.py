@@ -10,9 +10,8 @@ import yaml
 from torch import nn
 
 from whisfusion_asr import __version__
-from whisfusion_asr.api import load_encoder, load_network
-from whisfusion_asr.data.text_form import TextForm, read_form
-from whisfusion_asr.data.tokenizer import make_tokenizer, write_tokens
+from whisfusion_asr.api import load_encoder, load_network, load_tokens, text_form
+from whisfusion_asr.data.tokenizer import write_tokens
 from whisfusion_asr.decoding.settings import DecodingSettings
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.files import atomic_write
@@ -82,10 +81,7 @@ def _check_encoder(exp_dir: Path, network: Whisfusion, encoder_dir: str | Path |
 def _write_tokens(exp_dir: Path, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write the token folder. Returns the keys of config.yaml that tell of tokens."""
     model = config.get("bpemodel")
-    listed = model or config.get("token_list_file")
-    recorded = read_form(Path(listed).parent) if listed else TextForm()
-    form = TextForm(config.get("text_case") or recorded.text_case, config.get("punctuation") or recorded.punctuation)
-    tokenizer = make_tokenizer(config["token_list"], model, f"{exp_dir}/config.yaml", form)
+    tokenizer, form = load_tokens(config, f"{exp_dir}/config.yaml"), text_form(config)
     write_tokens(folder / "tokens", tokenizer)
     keys = {"token_type": config.get("token_type"), "text_case": form.text_case, "punctuation": form.punctuation}
     if model:

@@ -112,6 +112,7 @@ class _SecondLook:
         given = self.speech2text.given(*parts, ends=True)
         first = given.tokens.index(None)
         transcript = self.transcriber.decoded(replace(utterance, given=given))
+        slots += len(transcript.token_int) - len(given.tokens)  # the sampler `gaps` may take more or fewer
         inside = [timed for timed in self.transcriber.timed(utterance, transcript)
                   if any(first <= place < first + slots for place in timed.places)]
         whole = all(first <= place < first + slots for timed in inside for place in timed.places)

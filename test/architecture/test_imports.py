@@ -53,7 +53,7 @@ LIGHT = {
 ONLY_IN = {
     "espnet": "whisfusion_asr/tasks/",
     "espnet2": "whisfusion_asr/tasks/",
-    "flash_attn": "whisfusion_asr/models/attention.py",
+    "flash_attn": "whisfusion_asr/models/flash.py",
     "kaldiio": "whisfusion_asr/data/ark.py",
     "omniio": "whisfusion_asr/data/ark.py",
 }
@@ -137,7 +137,7 @@ def test_a_bad_import_is_found(name, code, problem):
         ("data/ark.py", "import kaldiio"),
         ("tasks/asr.py", "from espnet2.tasks.abs_task import AbsTask\nfrom ..data import states"),
         ("bin/train.py", "import whisfusion_asr\nfrom whisfusion_asr.tasks import asr\nimport whisfusion_asr.recipe.x"),
-        ("models/attention.py", "import flash_attn"),
+        ("models/flash.py", "import flash_attn"),
     ],
 )
 def test_a_good_import_is_left_alone(name, code):

@@ -50,6 +50,17 @@ def test_the_number_of_jobs_and_the_batch_change_nothing(place):
     assert (place / "one/text").read_text() == (place / "three/text").read_text()
 
 
+def test_another_experiment_writes_the_draft(place):
+    experiment(place / "ctc", seed=3, decoder=None, decoder_conf=None)
+    (place / "gaps.yaml").write_text("sampler: gaps\nengine_conf: {draft: 1.0e-6}\n")
+    own = run(place, "own_draft", 1, "--config", place / "gaps.yaml")
+    other = run(place, "other_draft", 2, "--config", place / "gaps.yaml", "--draft_dir", place / "ctc")
+    assert texts(own) != texts(other)
+    meta = json.loads((place / "other_draft/meta.json").read_text())
+    assert meta["draft_dir"] == str(place / "ctc") and meta["draft_model"] == "valid.loss.ave.pth"
+    assert meta["exp_dir"] == str(place / "exp") and meta["engine_conf"]["draft"] == 1e-6
+
+
 def test_the_trace_is_kept_on_request(place):
     traced = run(place, "traced", 1, "--trace", "true")
     assert [r["candidates"] for r in traced] == [r["candidates"] for r in run(place, "untraced", 1)]
@@ -82,6 +93,18 @@ def test_any_sampler_may_be_named_on_the_command_line(tmp_path, sampler):
         assert settings.options.seed == 7
     with pytest.raises(UserError, match="made_up"):
         read_settings(str(path), [f"sampler={sampler}", "sampler_conf.made_up=3"])
+
+
+def test_the_arithmetic_is_in_meta_json(place, capsys):
+    run(place, "plain", 1)
+    assert json.loads((place / "plain/meta.json").read_text())["dtype"] == "float32"
+    for name, words in (("bf16", ["--dtype", "bfloat16"]), ("int8", ["--quantize", "int8"])):
+        records = run(place, name, 2, *words)
+        meta = json.loads((place / name / "meta.json").read_text())
+        assert meta[words[0].removeprefix("--")] == words[1] and len(records) == len(SAMPLES)
+    with pytest.raises(SystemExit):
+        run(place, "half", 1, "--dtype", "float16")
+    assert "float16 needs a CUDA device" in capsys.readouterr().err
 
 
 def test_what_the_jobs_ran_on_is_kept(place):

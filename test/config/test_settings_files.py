@@ -5,6 +5,7 @@ optimiser and schedule are built. So that this can fail, a made-up key in any ma
 """
 
 import copy
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -29,6 +30,7 @@ from whisfusion_asr.studies.grid import read_grid
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted([*ROOT.glob("conf/*.yaml"), *ROOT.glob("egs/*/asr1/conf/*.yaml")])
+ESPNET = ("_espnet", "_maskctc")
 # What a training or decoding file may build on is no setting of its own: it need not be complete.
 BASES = {
     (path.parent / base).resolve() for path in FILES if (base := yaml.safe_load(path.read_text()).get("base"))
@@ -36,8 +38,8 @@ BASES = {
 
 
 def kind(path: Path) -> str:
-    """First part of the name: train, decode, whisper, preset, sweep or ablate."""
-    return path.name.partition("_")[0]
+    """First part of the name: train, decode, whisper, preset, sweep, ablate; espnet: read by ESPnet's own programs."""
+    return "espnet" if path.stem.endswith(ESPNET) else path.name.partition("_")[0]
 
 
 def name(path: Path) -> str:
@@ -107,7 +109,7 @@ def build(tmp_path_factory: pytest.TempPathFactory, toy_whisper: Path, toy_whisp
 
 
 def test_every_file_is_of_a_known_kind() -> None:
-    assert {kind(path) for path in FILES} == {"train", "decode", "whisper", "preset", "sweep", "ablate"}
+    assert {kind(path) for path in FILES} == {"train", "decode", "whisper", "preset", "sweep", "ablate", "espnet"}
     assert all((ROOT / "conf" / base.name).is_file() or kind(base) == "decode" for base in BASES)
 
 
@@ -146,6 +148,47 @@ def test_decoding(path: Path, tmp_path: Path) -> None:
 def test_a_decoding_refuses_what_it_does_not_know(change: str) -> None:
     with pytest.raises(UserError, match="beam_size|deaf|remask"):
         read_settings(str(ROOT / "conf/decode_pdd.yaml"), [change])
+
+
+def build_for_espnet(settings: dict[str, Any], folder: Path) -> None:
+    """What asr_train makes of settings before it reads data."""
+    from whisfusion_asr.tasks.asr import scheduler_classes
+    from whisfusion_asr.tasks.espnet_programs import ControlTask
+
+    (folder / "train.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "tokens.txt").write_text("\n".join(["<blank>", "<unk>", "a", "b", "<sos/eos>"]) + "\n")
+    words = ["--config", str(folder / "train.yaml"), "--token_list", str(folder / "tokens.txt")]
+    args = ControlTask.get_parser().parse_args(words)
+    model = ControlTask.build_model(args)
+    (optimizer,) = ControlTask.build_optimizers(args, model)
+    scheduler_classes[args.scheduler](optimizer, **args.scheduler_conf)
+
+
+@pytest.mark.parametrize("path", [path for path in of("espnet") if path.id.split("/")[-1].startswith("train")])
+def test_training_by_espnet(path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("espnet2", reason="needs ESPnet; utils/install.sh installs it")
+    settings = yaml.safe_load(path.read_text())
+    if "max_steps" in settings["scheduler_conf"]:
+        assert settings["scheduler_conf"]["max_steps"] == settings["max_epoch"] * settings["num_iters_per_epoch"]
+    for part in ("encoder_conf", "decoder_conf"):  # the large ones take seconds to be filled with numbers
+        settings[part]["num_blocks"] = 1
+    build_for_espnet(settings, tmp_path)
+    for place, spoilt in with_made_up_keys(settings):
+        with pytest.raises((SystemExit, TypeError, UserError)):
+            build_for_espnet(spoilt, tmp_path)
+            pytest.fail(f"{name(path)}: {place}.made_up was not refused")
+
+
+@pytest.mark.parametrize(("file", "program"), [("espnet", "asr_inference"), ("maskctc", "asr_inference_maskctc")])
+def test_decoding_by_espnet(file: str, program: str) -> None:
+    pytest.importorskip("espnet2", reason="needs ESPnet; utils/install.sh installs it")
+    importlib.import_module("whisfusion_asr.tasks.espnet_compat")
+    parser = importlib.import_module(f"espnet2.bin.{program}").get_parser()
+    words = {"config": ROOT / f"conf/decode_{file}.yaml", "asr_train_config": "c", "asr_model_file": "m",
+             "output_dir": "o", "data_path_and_name_and_type": "a,b,sound"}  # fmt: skip
+    args = vars(parser.parse_args([str(word) for key, value in words.items() for word in (f"--{key}", value)]))
+    settings = yaml.safe_load(words["config"].read_text())
+    assert {key: args[key] for key in settings} == settings
 
 
 @pytest.mark.parametrize("path", of("sweep"))

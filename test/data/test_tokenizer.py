@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from whisfusion_asr.bin import prepare_text, train_tokens
-from whisfusion_asr.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from whisfusion_asr.data.tokenizer import Tokenizer, espnet_tokens, load_tokenizer, train_tokenizer
 from whisfusion_asr.errors import UserError
 
 TEXTS = [f"{who} {does} the {what}" for who in ("the cat", "a dog", "my aunt") for does in ("sees", "takes", "wants")
@@ -39,6 +39,11 @@ def test_ids_are_lines_of_the_list(folder: Path, tokenizer: Tokenizer) -> None:
     assert len(lines) == tokenizer.vocab_size
     assert [lines[number] for number in tokenizer.encode("the cat")] == tokenizer.tokenize("the cat")
     assert load_tokenizer(folder / "tokens.txt").pieces == lines
+
+
+@pytest.mark.parametrize("head", [["<eos>", "<unk>"], ["<unk>", "<s>", "</s>"]])
+def test_espnet_counts_from_the_blank_and_ends_with_its_end_token(head: list[str]) -> None:
+    assert espnet_tokens([*head, "<space>", "a", "b"]) == ["<blank>", "<unk>", "<space>", "a", "b", "<sos/eos>"]
 
 
 def test_text_ends_at_the_first_end_token(tokenizer: Tokenizer) -> None:

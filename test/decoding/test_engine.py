@@ -104,7 +104,8 @@ def ticking(seconds: list[float]):
     return lambda: next(times)
 
 
-@pytest.mark.parametrize(("sampler", "conf"), [("pdd", {"candidates": 3}), ("pbeb", {"gamma": 0.0})])
+@pytest.mark.parametrize(("sampler", "conf"), [("pdd", {"candidates": 3}), ("pbeb", {"gamma": 0.0}),
+                                               ("gaps", {"gamma": 0.0})])
 def test_a_budget_gives_the_best_transcript_so_far(sampler, conf):
     """Passes last a second; with 2.5 seconds the second is the last, for a third would end at 3."""
     limits = EngineLimits(budget=2.5, clock=ticking([0.0, 1.0, 2.0, 3.0]))
@@ -123,7 +124,7 @@ def test_a_budget_gives_the_best_transcript_so_far(sampler, conf):
     ([0.2, 0.8, 0.0, 0.0, 0.0], [0.7, 0.3, 0.0, 0.0, 0.0], True),
     ([0.9, 0.1, 0.0, 0.0, 0.0], [0.9, 0.1, 0.0, 0.0, 0.0], True),  # nothing but an end
 ])
-@pytest.mark.parametrize("sampler", ["pdd", "pbeb"])
+@pytest.mark.parametrize("sampler", ["pdd", "pbeb", "gaps"])
 def test_a_first_pass_that_is_empty_or_unsure_is_silence(first, second, silent, sampler):
     predict = FakePredict(spread([first, *[second] * 5]))
     jobs = [Job("a", start_canvas(6, PLAIN))]

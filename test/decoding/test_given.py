@@ -38,11 +38,13 @@ def test_a_closed_text_and_a_draft():
     assert not draft.fixed.any() and not draft.text.any() and draft.confidence.tolist() == [0.75, 0, 0, 0]
 
 
+# The sampler `gaps` writes as much into a gap as it lacks, whatever the number of free slots: test_sampler_gaps.py.
+SLOT_BY_SLOT = sorted(set(ENGINE_SAMPLERS) - {"gaps"})
 known = st.lists(st.one_of(st.none(), st.sampled_from([3, 4])), min_size=1, max_size=6)
 
 
 @settings(deadline=None, max_examples=120)
-@given(tokens=known, ends=st.booleans(), name=st.sampled_from(sorted(ENGINE_SAMPLERS)), network=st.integers(0, 20),
+@given(tokens=known, ends=st.booleans(), name=st.sampled_from(SLOT_BY_SLOT), network=st.integers(0, 20),
        spec=st.sampled_from([PLAIN, WITH_BOS]), after_end=st.sampled_from(["cut", "skip"]))
 def test_what_is_given_stands_in_every_candidate(tokens, ends, name, network, spec, after_end):
     conf = {"candidates": 4, "after_end": after_end} if name == "pdd" else {}

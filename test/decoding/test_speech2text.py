@@ -37,6 +37,7 @@ DECODINGS = [
     {"sampler": "pdd", "sampler_conf": {"candidates": 3, "first_pass": "sample", "keep": [3, 2, 1]}},
     {"sampler": "pdd", "sampler_conf": {"candidates": 3}, "engine_conf": {"draft": 0.3, "silence": 0.9}},
     {"sampler": "pbeb"}, {"sampler": "random", "sampler_conf": {"rows": 2}},
+    {"sampler": "gaps", "sampler_conf": {"gamma": 1.0}, "engine_conf": {"draft": 0.15, "silence": 0.1}},
     {"sampler": "topk", "canvas_conf": {"multiple": 8}}, {"sampler": "single", "canvas_conf": {"fit": "fixed"}},
 ]
 
@@ -82,6 +83,30 @@ def test_pdd_equals_the_reference(tmp_path, seed, conf, changed):
         assert [c["confidence"] for c in one.candidates] == pytest.approx([c["confidence"] for c in two.candidates],
                                                                           abs=1e-5)
         assert 4 <= one.rows <= 16
+
+
+@pytest.mark.parametrize("running", [{"dtype": "bfloat16"}, {"quantize": "int8"}])
+@pytest.mark.parametrize("sampler", ["pdd", "pdd_reference", "pbeb", "autoregressive", "ctc_greedy"])
+def test_other_arithmetic_changes_the_confidence_a_little(tmp_path, sampler, running):
+    """The CTC head, which counts the tokens, is left as it is."""
+    changed = {"decoder": "causal"} if sampler == "autoregressive" else {}
+    folder = experiment(tmp_path / "exp", **changed)
+    plain, other = (Speech2Text(folder, inference={"sampler": sampler}, running=how) for how in (None, running))
+    wanted, found = decode(plain, "abcd"), decode(other, "abcd")
+    assert [t.canvas for t in found] == [t.canvas for t in wanted] and all(t.confidence <= 1 for t in found)
+    if sampler == "ctc_greedy":
+        assert [t.confidence for t in found] == [t.confidence for t in wanted]
+        return
+    assert [t.confidence for t in found] != [t.confidence for t in wanted], "the option is followed"
+    alike = [(a, b) for a, b in zip(found, wanted, strict=True) if a.token_int == b.token_int]
+    assert alike and max(abs(a.confidence - b.confidence) for a, b in alike) < 0.05
+
+
+def test_how_it_runs_is_checked(exp):
+    with pytest.raises(UserError, match="running: unknown key quantise; did you mean quantize?"):
+        Speech2Text(exp, running={"quantise": "int8"})
+    with pytest.raises(UserError, match="running: dtype: 'half' is unknown"):
+        Speech2Text(exp, running={"dtype": "half"})
 
 
 def test_memory_that_runs_out_halves_the_batch(exp, monkeypatch):

@@ -26,13 +26,25 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "egs/mini_synth/asr1"
 
 
+def dry_run(recipe: Path, script: str, *words: str) -> subprocess.CompletedProcess:
+    """A dry run that has ended."""
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "VIRTUAL_ENV": sys.prefix}
+    command = [recipe / script, *words, "--dry_run", "true"]
+    return subprocess.run(command, env=os.environ | path, capture_output=True, text=True)
+
+
 def commands(recipe: Path, script: str, *words: str) -> list[str]:
     """Commands of a dry run."""
-    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "VIRTUAL_ENV": sys.prefix}
-    done = subprocess.run([recipe / script, *words, "--dry_run", "true"], env=os.environ | path, capture_output=True,
-                          text=True)  # fmt: skip
+    done = dry_run(recipe, script, *words)
     assert done.returncode == 0, done.stderr
     return [line for line in done.stdout.splitlines() if "whisfusion_asr.bin." in line]
+
+
+def refusal(recipe: Path, script: str, *words: str) -> str:
+    """The one line with which a dry run refuses."""
+    done = dry_run(recipe, script, *words)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
 
 
 def test_ctc_decodes_and_scores_the_encoder_alone(recipe: Path) -> None:
@@ -56,3 +68,51 @@ def test_the_comparison_takes_what_the_controls_left(recipe: Path) -> None:
     systems = "mini_synth_ar/decode_ar=exp/mini_synth_ar/decode_ar "
     assert f"--systems {systems}mini_synth_ar/decode_ar_beam5=" in compare
     assert "--against mini_synth_ar/decode_ar --sets test" in compare
+
+
+@pytest.mark.parametrize(
+    ("script", "tag", "program", "weights"),
+    [("run_espnet.sh", "espnet", "asr_inference", "valid.acc.ave.pth"),
+     ("run_maskctc.sh", "maskctc", "asr_inference_maskctc", "valid.loss.ave.pth")],
+)  # fmt: skip
+def test_espnet_trains_and_decodes_by_its_own_programs(
+    recipe: Path, script: str, tag: str, program: str, weights: str
+) -> None:
+    found = commands(recipe, script, "--stage", "dump", "--stop_stage", "decode")
+    calls = [line.split("whisfusion_asr.bin.")[1].split()[:2] for line in found]
+    assert calls == [["espnet", "tokens"], ["espnet", "asr_train"], ["data", "split"], ["espnet", program],
+                     ["espnet", "merge"]]  # fmt: skip
+    train, decode = found[1], found[3]
+    assert f"--config conf/train_{tag}.yaml --output_dir exp/mini_synth_{tag} " in train
+    assert "--train_data_path_and_name_and_type data/train/wav.scp,speech,sound" in train
+    assert "--token_list data/token_list/unigram300/tokens_espnet.txt" in train
+    assert f"--config ../../../conf/decode_{tag}.yaml" in decode and f"exp/mini_synth_{tag}/{weights}" in decode
+    assert "data/test/split2/${JOB}/wav.scp,speech,sound" in decode
+    assert f"--output_dir exp/mini_synth_{tag}/decode_{tag}/test/logdir/output.${{JOB}}" in decode
+
+
+def test_changed_keys_reach_espnet_as_its_options(recipe: Path) -> None:
+    words = ("--stage", "decode", "--inference_args", "beam_size=20 ctc_weight=0.5", "--ngpu", "2")
+    (decode,) = [line for line in commands(recipe, "run_espnet.sh", *words) if "bin.espnet asr_inference " in line]
+    assert decode.split(";")[1].endswith("--beam_size 20 --ctc_weight 0.5") and "--ngpu 1 " in decode
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(("--token_type", "llama"), "cannot use --token_type llama; ESPnet's programs take unigram, bpe or char"),
+     (("--text_case", "lower"), "takes transcripts as they are written: change them in local/data.sh")],
+)  # fmt: skip
+def test_tokens_that_espnet_cannot_make_are_refused(recipe: Path, words: tuple[str, str], message: str) -> None:
+    error = refusal(recipe, "run_espnet.sh", "--stage", "train_decoder", *words)
+    assert error.startswith("error: --asr_task espnet ") and message in error
+
+
+@pytest.mark.parametrize("tag", ["espnet", "maskctc"])
+def test_librispeech_has_the_same_controls_large_and_small(recipe: Path, tag: str) -> None:
+    libri, script = recipe.parents[1] / "librispeech/asr1", f"run_{tag}.sh"
+    tokens, train = commands(libri, script, "--stage", "parts", "--stop_stage", "train_decoder")[0::2]
+    assert "--token_type unigram --vocab_size 5000" in tokens and "--output_dir exp/librispeech_" in train
+    small = f"../../mini_synth/asr1/conf/train_{tag}.yaml"
+    words = ("--preset", "mini", "--nbpe", "500", "--asr_config", small, "--stage", "train_decoder")
+    _, train, *_ = commands(libri, script, *words)
+    assert f"--config {small} " in train and "data_mini/token_list/unigram500/tokens_espnet.txt" in train

@@ -25,14 +25,15 @@ def environment() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Toy:
-    """`run.sh --preset toy` of a recipe with data, dump and exp below `root`.
+    """`run.sh --preset toy` of a recipe, or another of its scripts, with data, dump and exp below `root`.
 
-    data: folder of the data, where another one's is used
+    data: folder of the data, where another one's is used; script: of the recipe, for its controls
     """
 
     root: Path
     data: Path
     recipe: Path = RECIPE
+    script: str = "run.sh"
 
     @property
     def exp(self) -> Path:
@@ -55,7 +56,7 @@ class Toy:
         places |= {name: self.data / "local/text_train.txt" for name in ("token_text", "text_data")}
         places["text_valid"] = self.data / "local/text_valid.txt"
         options = [word for name, value in places.items() for word in (f"--{name}", value)]
-        return [str(word) for word in (self.recipe / "run.sh", "--preset", "toy", *options, *words)]
+        return [str(word) for word in (self.recipe / self.script, "--preset", "toy", *options, *words)]
 
     def start(self, *words: str | Path) -> subprocess.Popen:
         """Start it in a process group of its own; output and error go to files below `root`."""

@@ -84,6 +84,15 @@ def test_the_table_holds_what_was_counted(here):
     assert wanted.mapsswe.p_value < 0.05 and table["pdd"]["p MAPSSWE"] != "-" != table["pdd"]["95 % by speaker"]
 
 
+def test_a_decoding_without_candidates_tells_itself_what_was_timed(here):
+    decoded("exp/x/beam", 4, meta={"encoder": "timed"})
+    Path("exp/x/beam/test/candidates.jsonl").unlink()
+    _, found, page = compare("--systems", "ar=exp/ar/greedy", "beam=exp/x/beam", "--against", "ar")
+    row = found["sets"]["test"]["systems"][1]
+    assert row["encoder"] == "timed" and row["rtfx"] == 100.0
+    assert "encoder: ar not timed (states from disk), beam timed" in page
+
+
 def test_no_system_but_the_reference_stands_without_p_values(here):
     rows, _, _ = compare("--systems", *SYSTEMS, "--against", "pdd")
     places = [place for place, heading in enumerate(rows[0]) if heading.startswith("p ")]

@@ -321,3 +321,12 @@ def test_four_utterances_are_learned_by_heart_and_decoded(table):
             candidates = pdd(lambda canvas: network.decoder(canvas, memory), length, model.spec, options,  # noqa: B023
                              candidate_uniforms(options, NAMES[row], length))
             assert [c.tokens for c in candidates] == [text] * 3
+
+
+def test_rows_with_gaps_are_trained_and_validated_the_same_each_time(table):
+    data = batch(table, [0, 1, 2])
+    model = full(gap_conf={"share": 1.0, "ahead": 2}).eval()
+    once, again = (model(**data)[0] for _ in range(2))
+    assert torch.equal(once, again) and once != full().eval()(**data)[0]
+    with pytest.raises(UserError, match="gap_conf: unknown key wide"):
+        full(gap_conf={"wide": 2})

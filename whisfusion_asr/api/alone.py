@@ -26,7 +26,7 @@ def reference(model: "Speech2Text", utterance: "Utterance") -> Transcript:
     decoder, options = model.network.decoder, model.settings.options
     memory = decoder.read(acoustics, length).repeat(options.candidates)
     candidates = pdd(lambda canvas: decoder(canvas.to(model.device), memory).cpu(), length, model.spec, options,
-                     candidate_uniforms(options, utterance.utt_id, length))
+                     candidate_uniforms(options, utterance.utt_id, length), model.language(utterance))
     passes = len(options.mask_ratios)
     decoded = Decoded(candidates, passes, passes * options.candidates, [], [0] * len(candidates))
     return model.transcript(utterance, decoded, length, None, time.perf_counter() - start, logits)

@@ -1,8 +1,12 @@
 """From an experiment directory to its network."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from whisfusion_asr.data.text_form import TextForm, read_form
+from whisfusion_asr.data.tokenizer import Tokenizer, make_tokenizer
+from whisfusion_asr.diffusion.canvas import CanvasSpec
 from whisfusion_asr.models.build import build_network
 from whisfusion_asr.models.whisfusion import Whisfusion
 from whisfusion_asr.training.checkpoint import load_network_weights, read_config
@@ -19,9 +23,30 @@ def load_network(exp_dir: str | Path, model_file: str, device: str = "cpu") -> t
     return network.to(device).eval(), config
 
 
+def text_form(config: Mapping[str, Any]) -> TextForm:
+    """How an experiment's texts are written: as its configuration says, or its token folder."""
+    listed = config.get("bpemodel") or config.get("token_list_file")
+    recorded = read_form(Path(listed).parent) if listed else TextForm()
+    return TextForm(config.get("text_case") or recorded.text_case, config.get("punctuation") or recorded.punctuation)
+
+
+def load_tokens(config: Mapping[str, Any], source: str) -> Tokenizer:
+    """The tokenizer of an experiment's configuration, which comes from `source`."""
+    return make_tokenizer(config["token_list"], config.get("bpemodel"), source, text_form(config))
+
+
 def load_encoder(encoder_dir: str | Path, device: str = "cpu", model_file: str = "valid.loss.ave.pth") -> Whisfusion:
     """What makes the states: an encoder trained here, or an imported Whisper (its config.yaml names its weights)."""
     config = read_config(encoder_dir)
     if config.get("encoder") == "whisper":
         return build_network({key: config.get(key) for key in ("encoder", "encoder_conf")}, 1).to(device).eval()
     return load_network(encoder_dir, model_file, device)[0]
+
+
+def canvas_spec(config: Mapping[str, Any], tokenizer: Tokenizer) -> CanvasSpec:
+    """The ids of an experiment's canvases. A causal decoder has a start symbol of its own in the place of bos."""
+    model_conf = config.get("model_conf") or {}
+    if config.get("decoder") == "causal":
+        return CanvasSpec(tokenizer.vocab_size, tokenizer.eos_id)
+    bos_id = model_conf.get("bos_id", tokenizer.bos_id)
+    return CanvasSpec(tokenizer.vocab_size, tokenizer.eos_id, bos_id, tuple(tokenizer.languages.values()))

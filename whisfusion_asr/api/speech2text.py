@@ -3,8 +3,7 @@
 import copy
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import takewhile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +13,26 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from whisfusion_asr.api.alone import ALONE
-from whisfusion_asr.api.loading import load_encoder, load_network
+from whisfusion_asr.api.drafts import Drafter, begin, continued, words_of
+from whisfusion_asr.api.loading import canvas_spec, load_encoder, load_network, load_tokens
 from whisfusion_asr.api.word_times import check_can_time, token_spans
-from whisfusion_asr.data.tokenizer import SPACE, make_tokenizer
+from whisfusion_asr.data.languages import language_id
 from whisfusion_asr.decoding.batches import in_halves, token_batches
+from whisfusion_asr.decoding.conf import options_from
 from whisfusion_asr.decoding.engine import Decoded, EngineLimits, Job, decode
 from whisfusion_asr.decoding.given import Given, start_canvas
 from whisfusion_asr.decoding.output import Transcript
 from whisfusion_asr.decoding.pdd import Candidate, best_candidate
+from whisfusion_asr.decoding.sampler_gaps import GapsOptions
 from whisfusion_asr.decoding.samplers import ENGINE_SAMPLERS, Sampler
 from whisfusion_asr.decoding.selection import NEED_CTC, check_selection, select
 from whisfusion_asr.decoding.settings import DecodingSettings
 from whisfusion_asr.decoding.times import timed_words
 from whisfusion_asr.decoding.words import Word
-from whisfusion_asr.diffusion.canvas import CanvasSpec
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.adapter import Acoustics
 from whisfusion_asr.models.causal_decoder import CausalDecoder
+from whisfusion_asr.models.running import RunOptions, prepare
 from whisfusion_asr.models.whisper_encoder import TooLong
 from whisfusion_asr.pretrained.pack import open_model
 
@@ -41,7 +43,7 @@ SAMPLE_RATE = 16000
 class Utterance:
     """What is decoded: states (T, D) of an utterance of `duration` seconds, and what is known of its text.
 
-    encode_seconds: what making the states took, for the report
+    encode_seconds: what making the states took, for the report; language: its code, for a model of several
     """
 
     utt_id: str
@@ -49,6 +51,7 @@ class Utterance:
     duration: float
     given: Given | None = None
     encode_seconds: float | None = None
+    language: str | None = None
 
 
 class Speech2Text:
@@ -57,26 +60,38 @@ class Speech2Text:
     exp_dir: experiment of a training stage; model_file: weights in it
     inference: mapping with the keys of a decoding YAML, or checked settings; default: sampler pdd
     encoder_dir: experiment or imported encoder that makes the states, if exp_dir was trained on dumped ones
+    draft_dir, draft_model: experiment on the same states whose CTC head writes the drafts of sampler gaps, and its
+        weights; default: the CTC head of exp_dir
+    running: mapping with the keys of RunOptions: dtype, quantize, compile; how the decoder computes
     trace: keep every pass's canvases in the transcripts; word_times: give each word its start and end
+    lang: language of utterances that do not name their own, for a model of several
     """
 
     def __init__(self, exp_dir: str | Path, model_file: str = "valid.loss.ave.pth",
                  inference: Mapping[str, Any] | DecodingSettings | None = None,
                  encoder_dir: str | Path | None = None, device: str = "cpu", trace: bool = False,
-                 word_times: bool = False) -> None:
-        settings = _checked(inference)
+                 word_times: bool = False, draft_dir: str | Path | None = None,
+                 draft_model: str = "valid.loss.ave.pth", lang: str | None = None,
+                 running: Mapping[str, Any] | None = None) -> None:
+        settings, run = _checked(inference), options_from(RunOptions, running or {}, "running")
         self.network, config = load_network(exp_dir, model_file, device)
         if word_times:
-            check_can_time(self.network, f"{exp_dir}/config.yaml")
+            check_can_time(self.network, f"{exp_dir}/config.yaml", run.compile is not None)
         model_conf = config.get("model_conf") or {}
         self._place, self._decoder = f"{exp_dir}/config.yaml", config.get("decoder")
         self._trained_canvas = model_conf.get("canvas_conf")
+        self._ahead = (model_conf.get("gap_conf") or {}).get("ahead")
+        self.tokenizer = load_tokens(config, self._place)
+        self.drafter = None if self.network.ctc is None else Drafter(self.network, self.tokenizer)
+        if draft_dir is not None and self.network.encoder is not None:
+            self.drafter = Drafter.load(draft_dir, draft_model, device, self.network.encoder.output_size)
         self._use(settings)
-        self.tokenizer = make_tokenizer(config["token_list"], config.get("bpemodel"), f"{exp_dir}/config.yaml")
-        # A causal decoder has a start symbol of its own in the place of bos.
-        causal = isinstance(self.network.decoder, CausalDecoder)
-        bos_id = None if causal else model_conf.get("bos_id", self.tokenizer.bos_id)
-        self.spec = CanvasSpec(self.tokenizer.vocab_size, self.tokenizer.eos_id, bos_id)
+        if run != RunOptions():
+            prepare(self.network.decoder, run)
+        self.spec = canvas_spec(config, self.tokenizer)
+        if lang is not None:
+            language_id(self.tokenizer.languages, lang)  # refuses one that the model does not write
+        self.lang = lang
         self.encoder = self.network if encoder_dir is None else load_encoder(encoder_dir, device)
         self.device, self.trace, self.word_times = device, trace, word_times
 
@@ -103,8 +118,11 @@ class Speech2Text:
         if part == "decoder" and causal != (sampler == "autoregressive"):
             raise UserError(f"{self._place}: sampler {sampler} cannot run decoder: {self._decoder}; autoregressive "
                             "runs decoder: causal and nothing else does")
-        if settings.engine.draft and self.network.ctc is None:
-            raise UserError(f"{self._place}: engine_conf.draft needs ctc: ctc_head; it is missing")
+        if settings.engine.draft and (self.drafter is None if sampler == "gaps" else self.network.ctc is None):
+            raise UserError(f"{self._place}: engine_conf.draft needs ctc: ctc_head; it is missing: set draft to 0, or "
+                            "with sampler gaps name another experiment on these states by --draft_dir")
+        if isinstance(settings.options, GapsOptions) and settings.options.ahead is None and self._ahead:
+            self.settings = replace(settings, options=replace(settings.options, ahead=self._ahead))
         if settings.selection != "score":
             check_selection(settings.selection, self.network.ctc is not None)
         self.canvas_rule = settings.canvas_rule(self._trained_canvas)
@@ -158,10 +176,7 @@ class Speech2Text:
             if isinstance(part, int):
                 tokens += [None] * part
                 continue
-            ids = self.tokenizer.encode(part)
-            if tokens and not self.tokenizer.starts_word(self.tokenizer.pieces[ids[0]]):
-                ids = [self.tokenizer.pieces.index(SPACE), *ids]
-            tokens += ids
+            tokens += continued(self.tokenizer, part, bool(tokens))
         return Given(tokens, ends=ends)
 
     @torch.no_grad()
@@ -193,11 +208,9 @@ class Speech2Text:
         logits = None if self.network.ctc is None else self.network.ctc(states, frames)
         acoustics = self.network.acoustics(states, frames, logits)
         counts = [None] * len(batch) if acoustics.counts is None else acoustics.counts.tolist()
-        given = [utterance.given for utterance in batch]
-        if self.settings.engine.draft:
-            drafts = self.network.greedy_draft(logits, frames)
-            given = [own or self._draft(*draft) for own, draft in zip(given, drafts, strict=True)]
-        jobs = [self.job(*of) for of in zip(batch, counts, given, strict=True)]
+        first = begin(self, batch, states, frames, logits, counts)
+        counts = first.counts
+        jobs = [self.job(*of) for of in zip(batch, counts, first.given, strict=True)]
         silence = self.settings.engine.silence is not None
         heard = [i for i, count in enumerate(counts) if count != 0 or not silence or batch[i].given is not None]
         results = [Decoded([Candidate([], [], 1.0)], 0, 0, ["silence"], [0])] * len(batch)
@@ -208,26 +221,30 @@ class Speech2Text:
             found = decode(predict, [jobs[i] for i in heard], self.spec, engine, self._limits(start), self.trace)
             for i, result in zip(heard, found, strict=True):
                 results[i] = result
-        seconds = (time.perf_counter() - start) / len(batch)
-        return [self.transcript(batch[i], results[i], len(jobs[i].start.tokens), counts[i], seconds, logits, i)
+        drafting = {} if first.seconds is None else {"draft": first.seconds / len(batch)}
+        seconds = (time.perf_counter() - start - (first.seconds or 0.0)) / len(batch)
+        made = [self.transcript(batch[i], results[i], len(jobs[i].start.tokens), counts[i], seconds, logits, i)
                 for i in range(len(batch))]
+        return [replace(transcript, timing=transcript.timing | drafting) for transcript in made]
 
     def _limits(self, start: float) -> EngineLimits:
         engine = self.settings.engine
         budget = None if engine.budget_ms is None else engine.budget_ms / 1000 - (time.perf_counter() - start)
         return EngineLimits(budget, engine.silence)
 
-    def _draft(self, ids: list[int], confidence: list[float]) -> Given:
-        """CTC's tokens as a start that may be changed, doubtful ones hidden."""
-        sure = [c >= self.settings.engine.draft for c in confidence]
-        return Given([i if s else None for i, s in zip(ids, sure, strict=True)], [False] * len(ids), confidence)
-
     def job(self, utterance: Utterance, count: int | None, given: Given | None) -> Job:
         """Its canvas, as long as the model's rule has it, with what is given. count: CTC tokens, None without CTC."""
         length = self.canvas_rule.decoding_length(self.spec, len(utterance.states), count)
         if given is not None:
             length = max(length, self.spec.prefix + len(given.tokens) + self.canvas_rule.margin)
-        return Job(utterance.utt_id, start_canvas(length, self.spec, given))
+        return Job(utterance.utt_id, start_canvas(length, self.spec, given, self.language(utterance)))
+
+    def language(self, utterance: Utterance) -> int | None:
+        """Language token of an utterance, None for a model of one language. Raises UserError for an unknown one."""
+        try:
+            return language_id(self.tokenizer.languages, utterance.language or self.lang)
+        except UserError as error:
+            raise UserError(f"{utterance.utt_id}: {error}") from None
 
     def transcript(self, utterance: Utterance, decoded: Decoded, length: int, count: int | None, seconds: float,
                     logits: Tensor | None, row: int = 0) -> Transcript:
@@ -246,7 +263,8 @@ class Speech2Text:
         # What flags and canvas say of a composed text is what they say of the most confident candidate.
         chosen = best_candidate(decoded.candidates) if found.chosen is None else found.chosen
         flags, tokens = list(decoded.flags), len(decoded.candidates[chosen].tokens)
-        if tokens == length - self.spec.prefix and not (utterance.given and utterance.given.ends):
+        full = tokens == length - self.spec.prefix and not (utterance.given and utterance.given.ends)
+        if full and "canvas_full" not in flags:
             flags.append("canvas_full")
         if decoded.unread[chosen] or ("silence" not in flags and count is not None and 2 * tokens < count):
             flags.append("early_end")
@@ -278,7 +296,7 @@ class Speech2Text:
 
     def words(self, ids: list[int]) -> list[tuple[str, list[int]]]:
         """Words of the text, which ends at the first end token (one that CTC wrote)."""
-        return self.tokenizer.words(self.pieces(list(takewhile(lambda i: i != self.spec.eos_id, ids))))
+        return words_of(self.tokenizer, ids)
 
     def pieces(self, ids: list[int]) -> list[str]:
         """The pieces of some ids."""

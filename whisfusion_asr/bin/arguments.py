@@ -27,6 +27,28 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     either.add_argument("--model", help="packed model (whisfusion pack), or name of a hub model that holds one")
 
 
+def add_running_options(parser: argparse.ArgumentParser) -> None:
+    """How the decoder computes: --dtype, --quantize and --compile, checked by models/running.py."""
+    parser.add_argument("--dtype", default="float32", help="of the decoder's arithmetic: float32, bfloat16, on CUDA "
+                        "float16; softmax and confidences are float32 in any case")
+    parser.add_argument("--quantize", help="int8: the decoder's linear layers on 8-bit integers (CPU)")
+    parser.add_argument("--compile", help="torch.compile of the decoder: default, or on CUDA reduce-overhead, "
+                        "which replays CUDA graphs")
+
+
+def running_options(args: argparse.Namespace) -> dict[str, str]:
+    """What add_running_options read and is not the default, as Speech2Text takes it."""
+    given = {"dtype": args.dtype, "quantize": args.quantize, "compile": args.compile}
+    return {key: value for key, value in given.items() if value not in (None, "float32")}
+
+
+def add_draft_options(parser: argparse.ArgumentParser) -> None:
+    """Where the drafts of the sampler `gaps` come from: --draft_dir and --draft_model."""
+    parser.add_argument("--draft_dir", help="experiment whose CTC head writes the drafts of sampler gaps; default: the "
+                        "model itself")
+    parser.add_argument("--draft_model", default="valid.loss.ave.pth", help="weights inside draft_dir")
+
+
 def boolean(text: str) -> bool:
     """The value of a `true|false` option; use as `type=boolean`."""
     if text not in ("true", "false"):

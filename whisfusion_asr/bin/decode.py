@@ -8,7 +8,8 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,18 @@ import torch
 
 from whisfusion_asr import __version__
 from whisfusion_asr.api import Speech2Text, Utterance
-from whisfusion_asr.bin.arguments import add_model_options, boolean, command_parser
+from whisfusion_asr.bin.arguments import (
+    add_draft_options,
+    add_model_options,
+    add_running_options,
+    boolean,
+    command_parser,
+    running_options,
+)
 from whisfusion_asr.config import apply_overrides, read_yaml
 from whisfusion_asr.data.audio import AudioTable
 from whisfusion_asr.data.kaldi_dir import read_table
+from whisfusion_asr.data.languages import read_languages
 from whisfusion_asr.data.states import StatesTable
 from whisfusion_asr.decoding.output import Transcript, merge_parts, write_part
 from whisfusion_asr.decoding.settings import DecodingSettings, sampler_keys
@@ -65,21 +74,28 @@ def audio_source(keys: list[str], control: str | None) -> dict[str, str]:
 
 
 def utterances(speech2text: Speech2Text, source: dict[str, str], args: Any) -> Iterator[Utterance]:
-    """The keys of `source`, longest first: neighbours need little padding, and too long a batch shows at once."""
+    """The keys of `source`, longest first: neighbours need little padding, and too long a batch shows at once.
+
+    In a model of several languages each has the one that args.lang names, else that of the directory's utt2lang.
+    """
+    languages = read_languages(args.data_dir) if speech2text.tokenizer.languages and not speech2text.lang else {}
     samples = {key: int(n) for key, n in read_table(Path(args.data_dir) / "utt2num_samples").items()}
     inputs = StatesTable(args.states_dir) if args.states_dir else AudioTable(args.data_dir)
     for key in sorted(source, key=lambda key: (-samples[source[key]], key)):
         heard = source[key]
         if args.states_dir:
-            yield speech2text.utterance(key, inputs[heard], samples[heard] / SAMPLE_RATE)
+            found = speech2text.utterance(key, inputs[heard], samples[heard] / SAMPLE_RATE)
         else:
-            yield speech2text.encode(key, inputs[heard])
+            found = speech2text.encode(key, inputs[heard])
+        yield replace(found, language=languages.get(key))
 
 
 def transcripts(keys: list[str], args: Any, settings: DecodingSettings, control: str | None) -> Iterator[Transcript]:
     """Decode the keys of one job, with a line of progress every few seconds."""
     source = audio_source(sorted(read_table(Path(args.data_dir) / "utt2spk")), control)
-    options = {"trace": args.trace, "word_times": args.word_times}
+    options = {"trace": args.trace, "word_times": args.word_times, "lang": args.lang, "running": running_options(args)}
+    if args.draft_dir:
+        options |= {"draft_dir": args.draft_dir, "draft_model": args.draft_model}
     if args.model:
         speech2text = Speech2Text.from_pretrained(args.model, args.device, inference=settings, **options)
     else:
@@ -94,11 +110,12 @@ def transcripts(keys: list[str], args: Any, settings: DecodingSettings, control:
             print(f"{number} of {len(keys)} utterances, about {left:.0f} s left", flush=True)
 
 
-def conditions(device: str) -> dict[str, Any]:
-    """What this process runs on, and the most memory it has held so far, its libraries included, in MiB."""
+def conditions(device: str, running: Mapping[str, str]) -> dict[str, Any]:
+    """What this process runs on and how, and the most memory it has held, its libraries included, in MiB."""
     unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    found = {"processor": cpu_model(), "threads": torch.get_num_threads(), "peak_memory_mib": round(peak, 1)}
+    found = {"processor": cpu_model(), "threads": torch.get_num_threads(), "peak_memory_mib": round(peak, 1),
+             "dtype": "float32", **running}
     if torch.device(device).type == "cuda":
         gpu = torch.cuda.max_memory_allocated(device) / 2**20
         found |= {"gpu": torch.cuda.get_device_name(device), "peak_gpu_memory_mib": round(gpu, 1)}
@@ -110,15 +127,18 @@ def arguments() -> Any:
     parser = command_parser(__doc__)
     add_model_options(parser)
     parser.add_argument("--model_file", default="valid.loss.ave.pth", help="weights inside exp_dir")
+    add_draft_options(parser)
     parser.add_argument("--config", required=True, help="decoding YAML: sampler, sampler_conf, engine_conf, ...")
     parser.add_argument("--inference_args", default="", help="overrides, e.g. 'sampler_conf.candidates=5'")
     parser.add_argument("--data_dir", required=True, help="Kaldi directory of the set")
     parser.add_argument("--states_dir", help="its dumped states; without it the audio is encoded on the fly")
+    parser.add_argument("--lang", help="language to write, for a model of several; default: utt2lang of the set")
     parser.add_argument("--out", required=True, help="decode directory")
     parser.add_argument("--num_jobs", type=int, default=1)
     parser.add_argument("--job", type=int, default=1, help="1 to num_jobs")
     parser.add_argument("--merge", type=boolean, default=False, help="join the parts instead of decoding")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    add_running_options(parser)
     parser.add_argument("--trace", type=boolean, default=False, help="keep every pass's canvases in candidates.jsonl")
     parser.add_argument("--word_times", type=boolean, default=False, help="start and end of words")
     return parser
@@ -133,16 +153,18 @@ def main(argv: list[str] | None = None) -> None:
     keys = sorted(read_table(Path(args.data_dir) / "utt2spk"))
     if args.merge:
         model = {"model": args.model} if args.model else {"exp_dir": args.exp_dir, "model_file": args.model_file}
+        if args.draft_dir:
+            model |= {"draft_dir": args.draft_dir, "draft_model": args.draft_model}
         tokens = settings.batch_tokens(torch.device(args.device).type)
         place = {**model, "device": args.device,
                  "batch": "1 utterance" if tokens == 1 else f"{tokens} slots and frames",
                  "version": __version__, "torch": torch.__version__}
-        conf = settings.as_conf() | ({"control": control} if control else {})
-        totals = merge_parts(out, args.num_jobs, keys, {**conf, **place})
+        asked = {name: value for name, value in (("control", control), ("lang", args.lang)) if value}
+        totals = merge_parts(out, args.num_jobs, keys, {**settings.as_conf(), **asked, **place})
         print(f"{out}: {totals['utterances']} utterances, RTF {totals['rtf']}, flags {totals['flags']}")
         return
     found = transcripts(keys[args.job - 1 :: args.num_jobs], args, settings, control)
-    write_part(out, args.job, found, lambda: conditions(args.device))
+    write_part(out, args.job, found, lambda: conditions(args.device, running_options(args)))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from whisfusion_asr.api import load_network
+from whisfusion_asr.api import canvas_spec, load_network
 from whisfusion_asr.bin.arguments import boolean, command_parser
 from whisfusion_asr.data.tables import read_lines, read_table
 from whisfusion_asr.data.tokenizer import Tokenizer, make_tokenizer
@@ -44,10 +44,10 @@ def main(argv: list[str] | None = None) -> None:
     if config.get("decoder") is None:
         raise UserError(f"{args.exp_dir}/config.yaml: decoder: is missing; give the experiment of a text model")
     model_conf = config.get("model_conf") or {}
-    spec = CanvasSpec(len(config["token_list"]), bos_id=model_conf.get("bos_id"))
     rule = CanvasRule.from_conf(model_conf.get("canvas_conf"))
     length = rule.length if rule.fit == "fixed" else None
     tokenizer = make_tokenizer(config["token_list"], config.get("bpemodel"), f"{args.exp_dir}/config.yaml")
+    spec = canvas_spec(config, tokenizer)
     held_out = _encode(args.text, args.plain, tokenizer, args.max_sentences)
     rows = _baselines(args, tokenizer, held_out, None if length is None else spec.eos_id)
     for model_file in args.model_file:

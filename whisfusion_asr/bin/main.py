@@ -19,6 +19,7 @@ COMMANDS = {
     "import": "make an experiment of public weights: SMDM, Whisfusion, Whisper",
     "export_weights": "write a decoder as a file in the released layout",
     "train": "train a model through ESPnet's task and trainer",
+    "espnet": "run ESPnet's own training and decoding, the outside controls",
     "dump_states": "write the frozen encoder's states to disk",
     "evaluate_text": "bound a text model's likelihood on held-out text, beside n-grams",
     "decode": "decode states or audio with a trained model",

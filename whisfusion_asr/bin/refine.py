@@ -37,6 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--inference_args", default="", help="overrides, e.g. 'sampler_conf.candidates=5'")
     parser.add_argument("--data_dir", required=True, help="Kaldi directory of the set")
     parser.add_argument("--states_dir", help="its dumped states; without it the audio is encoded on the fly")
+    parser.add_argument("--lang", help="language to write, for a model of several; default: utt2lang of the set")
     parser.add_argument("--out", required=True, type=Path, help="decode directory")
     parser.add_argument("--ref", help="references in the same form: count what was fixed and broken")
     parser.add_argument("--doubt", type=float, default=0.5, help="words less probable than this are predicted again")
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     keys = sorted(read_table(Path(args.data_dir) / "utt2spk"))
     hypotheses = _texts(args.hyp, keys, args.data_dir)
     references = _texts(args.ref, keys, args.data_dir) if args.ref else None
-    speech2text = Speech2Text(args.exp_dir, args.model_file, settings, device=args.device)
+    speech2text = Speech2Text(args.exp_dir, args.model_file, settings, device=args.device, lang=args.lang)
     refiner = Refiner(speech2text, args.doubt, args.spare)
     heard = utterances(speech2text, {key: key for key in keys}, args)
     write_part(args.out, 1, refiner((each, hypotheses[each.utt_id]) for each in heard))

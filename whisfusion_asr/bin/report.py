@@ -13,6 +13,7 @@ import sys
 
 import soundfile
 
+from whisfusion_asr.api import canvas_spec
 from whisfusion_asr.bin.arguments import boolean, command_parser
 from whisfusion_asr.data.audio import SAMPLE_RATE, AudioTable
 from whisfusion_asr.data.tokenizer import make_tokenizer
@@ -29,8 +30,8 @@ def read_vocabulary(exp_dir: str) -> Vocabulary | None:
     if not config.get("token_list"):
         return None
     tokenizer = make_tokenizer(config["token_list"], config.get("bpemodel"), f"{exp_dir}/config.yaml")
-    has_bos = (config.get("model_conf") or {}).get("bos_id") is not None
-    return Vocabulary(tokenizer.pieces, tokenizer.decode, prefix=int(has_bos))
+    spec = canvas_spec(config, tokenizer)
+    return Vocabulary(tokenizer.pieces, tokenizer.decode, spec.eos_id, spec.prefix)
 
 
 def flac_encoder() -> Encoded:

@@ -25,16 +25,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--vocab_size", type=int, help="number of tokens, special ones included (unigram and bpe)")
     parser.add_argument("--text_case", choices=CASES, default="keep", help="case of texts, recorded with the tokens")
     parser.add_argument("--punctuation", choices=PUNCTUATION, default="keep", help="punctuation of texts, likewise")
+    parser.add_argument("--languages", nargs="+", default=[], help="codes (en de) of utt2lang that get a token")
     parser.add_argument("--whisper_dir", help="Whisper folder with a tokenizer.json (token type whisper)")
     parser.add_argument("--out", required=True, help="folder to write")
     args = parser.parse_args(argv)
     if not args.text and not args.plain_text:
         raise UserError("--text: no file given; name Kaldi text files (or --plain_text files of sentences)")
+    if args.languages and args.token_type == "whisper":
+        raise UserError("--languages: Whisper's tokens have its own languages (decoder_conf.language); leave it out")
     form, sentences = TextForm(args.text_case, args.punctuation), _sentences(args.text, args.plain_text)
     if args.token_type == "whisper":
         tokenizer = _whisper_tokens(sentences, args.whisper_dir, args.out)
     else:
-        tokenizer = train_tokenizer(sentences, args.token_type, args.vocab_size, args.out, form)
+        tokenizer = train_tokenizer(sentences, args.token_type, args.vocab_size, args.out, form, args.languages)
     asked = f" of {args.vocab_size} asked" if args.vocab_size not in (None, tokenizer.vocab_size) else ""
     print(f"{args.out}/tokens.txt: {tokenizer.vocab_size} {args.token_type} tokens{asked}")
 

@@ -11,11 +11,18 @@ the CTC head, or by the decoder's cross-attention where there is none.
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from whisfusion_asr.api import Speech2Text
-from whisfusion_asr.bin.arguments import add_model_options, command_parser
+from whisfusion_asr.bin.arguments import (
+    add_draft_options,
+    add_model_options,
+    add_running_options,
+    command_parser,
+    running_options,
+)
 from whisfusion_asr.config import read_yaml
 from whisfusion_asr.data.audio import Recording
 from whisfusion_asr.decoding.subtitles import FORMATS, render
@@ -32,13 +39,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("files", nargs="+", help="audio files")
     add_model_options(parser)
     parser.add_argument("--model_file", default="valid.loss.ave.pth", help="weights inside exp_dir")
+    add_draft_options(parser)
     parser.add_argument("--encoder_dir", help="encoder of the states that the experiment was trained on")
     parser.add_argument("--config", help="decoding YAML; default: the packed one, or PDD as in conf/decode_pdd.yaml")
+    parser.add_argument("--lang", help="language to write, for a model of several")
     parser.add_argument("--format", default="txt", choices=list(FORMATS), help="what is written")
     parser.add_argument("--out", type=Path, help="folder for one file per input; default: print")
     parser.add_argument("--window", type=float, default=25.0, help="seconds that are decoded at a time")
     parser.add_argument("--overlap", type=float, default=5.0, help="seconds that neighbouring windows share")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    add_running_options(parser)
     args = parser.parse_args(argv)
     names = [Path(file).stem for file in args.files]
     if args.out and len(set(names)) < len(names):
@@ -60,9 +70,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def _recogniser(args: Namespace) -> Speech2Text:
     """The model that the command line names. Raises UserError for one that cannot encode audio."""
-    given = {"inference": read_yaml(args.config)} if args.config else {}
+    given: dict[str, Any] = {"lang": args.lang, "running": running_options(args)}
+    if args.config:
+        given["inference"] = read_yaml(args.config)
     if args.encoder_dir:
         given["encoder_dir"] = args.encoder_dir
+    if args.draft_dir:
+        given |= {"draft_dir": args.draft_dir, "draft_model": args.draft_model}
     if args.model:
         speech2text = Speech2Text.from_pretrained(args.model, args.device, **given)
     else:

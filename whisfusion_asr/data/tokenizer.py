@@ -5,12 +5,13 @@ text, the first one is the text's end. The mask is one beyond the last id of any
 """
 
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import sentencepiece
 
+from whisfusion_asr.data.languages import find_languages, language_pieces
 from whisfusion_asr.data.text_form import AS_WRITTEN, TextForm, read_form, write_form
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.files import atomic_write
@@ -23,11 +24,15 @@ MODEL_BLANK = "\u2581"  # sentencepiece writes a blank as this sign
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """eos: end of the text and padding; unk: unknown piece; bos: visible first token of a canvas, None without one."""
+    """eos: end of the text and padding; unk: unknown piece; bos: visible first token of a canvas, None without one.
+
+    languages: language -> its token, empty for a list of one language
+    """
 
     eos: int
     unk: int
     bos: int | None = None
+    languages: Mapping[str, int] = field(default_factory=dict)
 
 
 OWN_HEAD, LLAMA_HEAD, WHISPER_HEAD = (EOS, UNK), (UNK, "<s>", "</s>"), (WHISPER_EOS,)
@@ -40,8 +45,15 @@ HEADS = {
 
 def special_ids(pieces: Sequence[str]) -> SpecialIds:
     """The ids with a meaning, by the first pieces of a list; those of our own lists where it begins otherwise."""
-    known = (ids for head, ids in HEADS.items() if tuple(pieces[: len(head)]) == head)
-    return next(known, HEADS[OWN_HEAD])
+    head = next((head for head in HEADS if tuple(pieces[: len(head)]) == head), OWN_HEAD)
+    return replace(HEADS[head], languages=find_languages(pieces, len(head)))
+
+
+def espnet_tokens(pieces: Sequence[str]) -> list[str]:
+    """The tokens of a list in ESPnet's order: the blank of CTC has number 0, what begins and ends a text comes last."""
+    ids = special_ids(pieces)
+    special = {pieces[number] for number in (ids.eos, ids.unk, ids.bos) if number is not None}
+    return ["<blank>", UNK, *(piece for piece in pieces if piece not in special), "<sos/eos>"]
 
 
 class Tokenizer:
@@ -54,7 +66,7 @@ class Tokenizer:
         self.pieces = list(pieces)
         self.form = form
         ids = special_ids(self.pieces)
-        self.eos_id, self.unk_id, self.bos_id = ids.eos, ids.unk, ids.bos
+        self.eos_id, self.unk_id, self.bos_id, self.languages = ids.eos, ids.unk, ids.bos, ids.languages
         self._ids = {piece: number for number, piece in enumerate(self.pieces)}
 
     @property
@@ -235,13 +247,15 @@ def _check_match(tokens: str, listed: list[str], model: str | Path, known: list[
 
 
 def train_tokenizer(
-    texts: Iterable[str], token_type: str, vocab_size: int | None, out_dir: str | Path, form: TextForm = AS_WRITTEN
+    texts: Iterable[str], token_type: str, vocab_size: int | None, out_dir: str | Path, form: TextForm = AS_WRITTEN,
+    languages: Sequence[str] = (),
 ) -> Tokenizer:
     """Make `tokens.txt` (and `tokens.model`, but for char) of sentences, and return the tokenizer.
 
     vocab_size: number of ids wanted (unigram gives fewer when the text does not hold as many); char takes every
         character and has no use for it
     form: how texts are written before, from now on
+    languages: codes of those that get a token, see data/languages.py
     The same texts give the same files, byte by byte. Raises UserError: no text, an unknown type, an impossible size.
     """
     sentences = [text for text in map(form, texts) if text.strip()]
@@ -249,16 +263,16 @@ def train_tokenizer(
         raise UserError(f"token_type: '{token_type}' is not known; expected one of {', '.join(TOKEN_TYPES)}")
     if not sentences:
         raise UserError("the text to make tokens of is empty")
-    out_dir = Path(out_dir)
+    out_dir, named = Path(out_dir), language_pieces(languages)
     model = out_dir / "tokens.model"
     if token_type == "char":
         letters = sorted({letter for text in sentences for letter in CharTokenizer([]).tokenize(text)} - {SPACE})
         model.unlink(missing_ok=True)  # of an earlier training with another type
-        return write_tokens(out_dir, CharTokenizer([EOS, UNK, SPACE, *letters], form))
+        return write_tokens(out_dir, CharTokenizer([EOS, UNK, *named, SPACE, *letters], form))
     if not vocab_size or vocab_size < 3:
         raise UserError(f"vocab_size: {vocab_size}; token type {token_type} needs a number above 2")
     with atomic_write(model, "wb") as file:
-        file.write(_train_sentencepiece(sentences, token_type, vocab_size))
+        file.write(_train_sentencepiece(sentences, token_type, vocab_size, named))
     return write_tokens(out_dir, SentencePieceTokenizer(model, form))
 
 
@@ -270,7 +284,7 @@ def write_tokens(out_dir: Path, tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
-def _train_sentencepiece(sentences: list[str], token_type: str, vocab_size: int) -> bytes:
+def _train_sentencepiece(sentences: list[str], token_type: str, vocab_size: int, named: list[str]) -> bytes:
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -286,6 +300,7 @@ def _train_sentencepiece(sentences: list[str], token_type: str, vocab_size: int)
             unk_piece=UNK,
             bos_id=-1,
             pad_id=-1,
+            control_symbols=named,  # no text is cut into them, and their ids follow those above
             num_threads=1,  # the unigram sums depend on the number of threads
             # Longer ones are left out silently; less than 10 is refused.
             max_sentence_length=max(10, 1 + max(len(text.encode()) for text in sentences)),

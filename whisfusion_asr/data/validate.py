@@ -147,6 +147,7 @@ _VALUE_CHECKS: dict[str, tuple[tuple[Callable[[str], bool], str], ...]] = {
     "utt2spk": ((lambda value: len(value.split()) == 1, "expected 2 fields: utterance and speaker"),),
     "segments": ((lambda value: parse_segment(value) is not None, SEGMENT_RULE),),
     "spk2gender": ((lambda value: value in ("m", "f"), "expected m or f"),),
+    "utt2lang": ((lambda value: len(value.split()) == 1, "expected 2 fields: utterance and language"),),
     "utt2dur": ((_is_positive, "expected a number of seconds above 0"),),
     "reco2dur": ((_is_positive, "expected a number of seconds above 0"),),
     "reco2channel": ((str.isdecimal, "expected a channel index: 0, 1, ..."),),

@@ -100,8 +100,10 @@ class _Run:
     def _silent(self, answer: Answer) -> bool:
         """The best first canvas is empty, or not to be believed."""
         hidden = self.question.canvas[:1] == self.spec.mask_id
-        canvas = torch.where(hidden, answer.token[:1], self.question.canvas[:1])
-        sure = torch.where(hidden, answer.probability[:1], self.start.confidence)
+        # A sampler may show the end where nothing is known yet: a canvas of what it asked and what was there before.
+        known = (hidden | (self.start.tokens != self.spec.mask_id))[0]
+        canvas = torch.where(hidden, answer.token[:1], self.question.canvas[:1])[:, known]
+        sure = torch.where(hidden, answer.probability[:1], self.start.confidence)[:, known]
         empty = not text_slots(canvas, self.spec).any()
         return empty or float(row_confidence(canvas, sure, self.spec)) < self.silence
 

@@ -42,15 +42,14 @@ class Start:
     text: Tensor
 
 
-def start_canvas(length: int, spec: CanvasSpec, given: Given | None = None) -> Start:
-    """Lay what is given on a canvas of L slots.
+def start_canvas(length: int, spec: CanvasSpec, given: Given | None = None, language: int | None = None) -> Start:
+    """Lay what is given on a canvas of L slots. language: its token, for a model of several languages.
 
     raises UserError: the tokens do not fit, or are none of this vocabulary
     """
     tokens, fixed = torch.full((length,), spec.mask_id), torch.zeros(length, dtype=torch.bool)
     confidence = torch.zeros(length)
-    if spec.bos_id is not None:
-        tokens[0] = spec.bos_id
+    tokens[: spec.prefix] = torch.tensor(spec.front(language), dtype=torch.long)
     fixed[: spec.prefix] = True
     text = torch.zeros(length, dtype=torch.bool)
     if given is None:

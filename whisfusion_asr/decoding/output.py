@@ -101,14 +101,14 @@ def merge_parts(out: Path, num_jobs: int, keys: Sequence[str], settings: dict[st
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     totals = _totals(records)
     with atomic_write(out / "meta.json") as file:
-        told = {**settings, **_conditions(out, num_jobs), "jobs": num_jobs, **totals}
+        told = {**settings, **job_conditions(out, num_jobs), "jobs": num_jobs, **totals}
         json.dump(told, file, indent=2, sort_keys=True)
         file.write("\n")
     return totals
 
 
-def _conditions(out: Path, num_jobs: int) -> dict[str, Any]:
-    """What all jobs tell of their conditions."""
+def job_conditions(out: Path, num_jobs: int) -> dict[str, Any]:
+    """What all jobs tell of their conditions: the largest memory, a list where other values differ."""
     files = [part_dir(out, job) / "conditions.json" for job in range(1, num_jobs + 1)]
     told = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
     together: dict[str, Any] = {}

@@ -60,11 +60,14 @@ def candidate_uniforms(options: PddOptions, utt_id: str, length: int) -> Uniform
     return lambda: torch.stack([torch.rand(length, generator=g) for g in generators])
 
 
-def pdd(predict: Predict, length: int, spec: CanvasSpec, options: PddOptions, uniforms: Uniforms) -> list[Candidate]:
-    """Fill K canvases of L slots in N passes; every pass hides a random share of the slots and fills them again."""
+def pdd(predict: Predict, length: int, spec: CanvasSpec, options: PddOptions, uniforms: Uniforms,
+        language: int | None = None) -> list[Candidate]:
+    """Fill K canvases of L slots in N passes; every pass hides a random share of the slots and fills them again.
+
+    language: the utterance's token, for a model of several languages
+    """
     canvas = torch.full((options.candidates, length), spec.mask_id)
-    if spec.bos_id is not None:
-        canvas[:, 0] = spec.bos_id
+    canvas[:, : spec.prefix] = torch.tensor(spec.front(language), dtype=torch.long)
     filled_with = torch.zeros(canvas.shape)  # probability of each slot's token in the pass that filled it
     largest = torch.zeros(canvas.shape)
     for step, ratio in enumerate(options.mask_ratios):

@@ -8,6 +8,7 @@ from whisfusion_asr.decoding.conf import options_from
 from whisfusion_asr.decoding.fill import Fill
 from whisfusion_asr.decoding.given import Start
 from whisfusion_asr.decoding.pdd import PddOptions
+from whisfusion_asr.decoding.sampler_gaps import GapsOptions, gaps_fill
 from whisfusion_asr.decoding.sampler_pdd import EnginePddOptions, pdd_fill
 from whisfusion_asr.decoding.sampler_unmask import (
     EntropyOptions,
@@ -29,6 +30,7 @@ ENGINE_SAMPLERS: dict[str, type] = {
     "pbeb": PositionOptions,
     "threshold": ThresholdOptions,
     "single": SingleOptions,
+    "gaps": GapsOptions,
 }
 
 
@@ -37,7 +39,7 @@ class Sampler:
     """A rule that fills canvases, with its options."""
 
     name: str
-    options: EnginePddOptions | UnmaskOptions
+    options: EnginePddOptions | UnmaskOptions | GapsOptions
 
     @classmethod
     def of(cls, name: str, conf: Mapping[str, Any] | None = None) -> "Sampler":
@@ -53,4 +55,6 @@ class Sampler:
         """Start on the canvases of one utterance. whole: every pass must leave complete texts."""
         if isinstance(self.options, EnginePddOptions):
             return pdd_fill(start, spec, self.options, utt_id, whole)
+        if isinstance(self.options, GapsOptions):
+            return gaps_fill(start, spec, self.options)
         return unmask_fill(start, spec, self.options, utt_id)

@@ -35,7 +35,8 @@ class EngineOptions:
         are then decoded one by one, and the text depends on the machine's speed.
     silence: the transcript is empty if CTC counts no token, if the first pass finds none, or if the mean probability
         of the first pass's tokens is below this; null takes everything for speech
-    draft: start from CTC's greedy tokens instead of an empty canvas, those below this probability hidden; 0 is off
+    draft: start from CTC's greedy tokens instead of an empty canvas, those below this probability hidden; with sampler
+        gaps from its words, with a gap for those of which some token is below it; 0 is off
     """
 
     batch_tokens: int | None = None

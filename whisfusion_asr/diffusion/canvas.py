@@ -17,11 +17,13 @@ class CanvasSpec:
     vocab_size: V, ids that can be predicted; the mask has id V, a row of the input embedding only.
     eos_id: ends the text and fills the rest of the canvas (the first one is the end, the others are padding).
     bos_id: visible at position 0 if the decoder was trained with one, else None.
+    languages: ids of the language tokens, one of which is visible behind bos; empty for a model of one language.
     """
 
     vocab_size: int
     eos_id: int = 0
     bos_id: int | None = None
+    languages: tuple[int, ...] = ()
 
     @property
     def mask_id(self) -> int:
@@ -31,7 +33,13 @@ class CanvasSpec:
     @property
     def prefix(self) -> int:
         """Number of positions at the front that are never masked."""
-        return 0 if self.bos_id is None else 1
+        return (self.bos_id is not None) + bool(self.languages)
+
+    def front(self, language: int | None = None) -> list[int]:
+        """Ids of these positions. language: the utterance's token. Raises UserError for one that is none of them."""
+        if language is not None and language not in self.languages or (language is None and self.languages):
+            raise UserError(f"language token {language}: this model has {list(self.languages) or 'no languages'}")
+        return [number for number in (self.bos_id, language) if number is not None]
 
 
 @dataclass(frozen=True)
@@ -105,13 +113,15 @@ class CanvasRule:
         return longest + int(torch.randint(1, self.margin + 1, (), generator=generator))
 
 
-def fill_canvas(text: Tensor, text_lengths: Tensor, length: int, spec: CanvasSpec) -> Tensor:
-    """Lay texts on canvases: [bos] text eos eos ...
+def fill_canvas(text: Tensor, text_lengths: Tensor, length: int, spec: CanvasSpec,
+                languages: Tensor | None = None) -> Tensor:
+    """Lay texts on canvases: [bos] [language] text eos eos ...
 
     text: (B, N) int64, anything beyond text_lengths is ignored
     text_lengths: (B,) int64
+    languages: (B,) int64 language token of each; None for a model of one language
     returns: (B, L) int64
-    raises UserError: a text is longer than the canvas
+    raises UserError: a text is longer than the canvas, a language is missing or none of the model's
     """
     longest = int(text_lengths.max()) + spec.prefix
     if longest > length:
@@ -120,8 +130,8 @@ def fill_canvas(text: Tensor, text_lengths: Tensor, length: int, spec: CanvasSpe
     width = min(text.size(1), length - spec.prefix)
     inside = torch.arange(width, device=text.device) < text_lengths[:, None]
     canvas[:, spec.prefix : spec.prefix + width] = torch.where(inside, text[:, :width], spec.eos_id)
-    if spec.bos_id is not None:
-        canvas[:, 0] = spec.bos_id
+    tokens = [None] * len(canvas) if languages is None else languages.tolist()
+    canvas[:, : spec.prefix] = canvas.new_tensor([spec.front(token) for token in tokens])
     return canvas
 
 

@@ -49,7 +49,7 @@ def hidden_slots_loss(
     hidden = masked.nonzero(as_tuple=True)
     entropy = F.cross_entropy(logits.float(), answer, reduction="none")
     is_eos = target == eos_id
-    pad = (is_eos & (is_eos.cumsum(1) > 1))[hidden]
+    pad = (is_eos & F.pad(is_eos[:, :-1], (1, 0)))[hidden]  # behind another eos
     end = is_eos[hidden] & ~pad
     weight = torch.where(pad, rule.pad_weight, 1.0)
     if rule.weighting == "none":

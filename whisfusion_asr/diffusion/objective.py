@@ -8,6 +8,7 @@ from torch import Tensor
 
 from whisfusion_asr.diffusion.canvas import CanvasSpec
 from whisfusion_asr.diffusion.corruption import MaskLaw, RatioLaw, disturb, draw_masks
+from whisfusion_asr.diffusion.gaps import GapRule, open_gaps
 from whisfusion_asr.diffusion.loss import LossRule, hidden_slots_loss
 from whisfusion_asr.diffusion.self_correction import second_step
 
@@ -24,7 +25,7 @@ class Objective:
 
     correction: law of the second step's ratio t2 (iterative self-correction training), None without a second step;
         needs a score over all V ids
-    noise: share of the visible tokens that frequent wrong ones replace
+    noise: share of the visible tokens that frequent wrong ones replace; gaps: rows of gaps, None without them
     """
 
     spec: CanvasSpec
@@ -32,6 +33,7 @@ class Objective:
     rule: LossRule
     correction: MaskLaw | None = None
     noise: float = 0.0
+    gaps: GapRule | None = None
 
     def __call__(self, predict: Predict, target: Tensor, utt_ids: Sequence[str], seed: int) -> dict[str, Tensor]:
         """`scored` with a network that gives the logits of all slots."""
@@ -47,6 +49,8 @@ class Objective:
         """
         masked, ratio = draw_masks(self.law, utt_ids, target.size(1), self.spec.prefix, seed)
         masked, ratio = masked.to(target.device), ratio.to(target.device)
+        if self.gaps:
+            target, masked = open_gaps(target, masked, self.gaps, utt_ids, self.spec, seed)
         shown = target
         if self.noise:
             generator = torch.Generator().manual_seed(seed)

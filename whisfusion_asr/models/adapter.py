@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from whisfusion_asr.models.attention import (
+    Attend,
     Fold,
     attend,
     attend_shared,
@@ -122,15 +123,15 @@ class Adapter(nn.Module):
         return key, value
 
     def forward(self, x: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, slots: Tensor,
-                fold: Fold | None = None) -> Tensor:
+                fold: Fold | None = None, attention: Attend = attend) -> Tensor:
         """x: (R, L, D); key, value: (B, H, S, E); key_mask: (B, S); slots: (L,) token index. Returns (R, L, D).
 
-        fold: how the rows share the utterances' keys; None when R = B
+        fold: how the rows share the utterances' keys; None when R = B; attention: torch's or flash_attn's
         """
         query = self.query(x, slots)
         if fold is None:
-            return x + self.out_proj(attend(query, key, value, key_mask))
-        return x + self.out_proj(attend_shared(query, key, value, key_mask, fold))
+            return x + self.out_proj(attention(query, key, value, key_mask))
+        return x + self.out_proj(attend_shared(query, key, value, key_mask, fold, attention))
 
     def query(self, x: Tensor, slots: Tensor) -> Tensor:
         """What x (R, L, D) asks the states. slots: (L,) token index. Returns (R, H, L, E)."""
@@ -138,7 +139,7 @@ class Adapter(nn.Module):
         return rotate(query + self.query_bias, rotary_table(slots, query.size(-1), RULER_BASE)) if self.ruler else query
 
     def weights(self, x: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, slots: Tensor,
-                fold: None = None) -> Tensor:
+                **_: object) -> Tensor:
         """How much each slot looks at each state: of `forward`'s arguments with R = B, (B, H, L, S)."""
         return attention_weights(self.query(x, slots), key, key_mask)
 

@@ -1,6 +1,10 @@
-"""Attention by torch's scaled_dot_product_attention, and rotary positions that need not be whole numbers."""
+"""Attention by torch's scaled_dot_product_attention, and rotary positions that need not be whole numbers.
+
+models/flash.py has the same by flash_attn, and chooses between the two.
+"""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +16,23 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None = None) -> Tensor:
-    """Softmax attention without causal mask, scale 1 / sqrt(head size).
+class Attend(Protocol):
+    """What `attend` and `flash.FlashAttention` are to the layers."""
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None = None,
+                 causal: bool = False) -> Tensor:
+        """See `attend`."""
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    """Softmax attention, scale 1 / sqrt(head size).
 
     query: (B, H, L, E); key, value: (B, H, S, E); key_mask: (B, S) bool, True = may be attended to
+    causal: slot i sees keys 0..i only; with L = S and without key_mask
     returns: (B, L, H * E)
     """
     mask = None if key_mask is None else key_mask[:, None, None, :]
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
     return out.transpose(1, 2).flatten(2)
 
 
@@ -65,7 +78,8 @@ class Fold:
         return Fold(self.candidates, self.source.to(device), self.place.to(device))
 
 
-def attend_shared(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, fold: Fold) -> Tensor:
+def attend_shared(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, fold: Fold,
+                  attention: Attend = attend) -> Tensor:
     """Attention of R rows to the keys of B utterances: candidates lie along the query length, so no key is copied.
 
     query: (R, H, L, E); key, value: (B, H, S, E); key_mask: (B, S) bool
@@ -74,7 +88,7 @@ def attend_shared(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, f
     if fold.source is not None:
         query = query[fold.source]
     table = query.unflatten(0, (-1, fold.candidates)).transpose(1, 2).flatten(2, 3)  # (B, H, K * L, E)
-    out = attend(table, key, value, key_mask).unflatten(1, (fold.candidates, -1)).flatten(0, 1)
+    out = attention(table, key, value, key_mask).unflatten(1, (fold.candidates, -1)).flatten(0, 1)
     return out if fold.place is None else out[fold.place]
 
 

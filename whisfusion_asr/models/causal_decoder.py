@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from whisfusion_asr.models.adapter import Memory
-from whisfusion_asr.models.attention import Fold, attend, rotary_table, rotate, split_heads
+from whisfusion_asr.models.attention import Attend, Fold, attend, rotary_table, rotate, split_heads
 from whisfusion_asr.models.diffusion_decoder import DecoderAttention, DiffusionDecoder
 
 Past = tuple[Tensor, Tensor]  # keys and values of one block, each (R, H, S, E)
@@ -14,16 +14,17 @@ Past = tuple[Tensor, Tensor]  # keys and values of one block, each (R, H, S, E)
 class CausalAttention(DecoderAttention):
     """Self-attention of every slot to itself and those before it."""
 
-    def forward(self, x: Tensor, table: tuple[Tensor, Tensor], inside: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, table: tuple[Tensor, Tensor], inside: Tensor | None = None,
+                attention: Attend = attend) -> Tensor:
         """x: (R, L, D); table: of the slots; inside: not needed, what fills a row up stands to its right.
 
         returns: (R, L, D)
         """
         query, key, value = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
-        out = F.scaled_dot_product_attention(rotate(query, table), rotate(key, table), value, is_causal=True)
-        return self.out(out.transpose(1, 2).flatten(2))
+        return self.out(attention(rotate(query, table), rotate(key, table), value, causal=True))
 
-    def step(self, x: Tensor, table: tuple[Tensor, Tensor], past: Past | None) -> tuple[Tensor, Past]:
+    def step(self, x: Tensor, table: tuple[Tensor, Tensor], past: Past | None,
+             attention: Attend = attend) -> tuple[Tensor, Past]:
         """One more slot. x: (R, 1, D); table: of this slot; past: of the slots before it.
 
         returns: (R, 1, D), and the past with this slot
@@ -32,7 +33,7 @@ class CausalAttention(DecoderAttention):
         key = rotate(key, table)
         if past is not None:
             key, value = torch.cat((past[0], key), 2), torch.cat((past[1], value), 2)
-        return self.out(attend(rotate(query, table), key, value)), (key, value)
+        return self.out(attention(rotate(query, table), key, value)), (key, value)
 
 
 class CausalDecoder(DiffusionDecoder):
@@ -42,7 +43,7 @@ class CausalDecoder(DiffusionDecoder):
     symbol here. With the ruler, slot i looks where CTC counted i tokens, which is the token that it predicts.
     """
 
-    attention = CausalAttention
+    self_attention = CausalAttention
 
     @property
     def start_id(self) -> int:
@@ -61,17 +62,17 @@ class CausalDecoder(DiffusionDecoder):
         per block, None at the start; fold: which utterance each row belongs to, None when R = B
         returns: (R, V), and the past for the next call
         """
-        x = self.embed(tokens).unsqueeze(1)
+        x, attention = self.embed(tokens).unsqueeze(1), self.chosen_attention()
         slot = torch.tensor([0 if past is None else past[0][0].size(2)], device=x.device)
         table = rotary_table(slot, self.size // self.heads, self.rope_base)
         longer = []
         for index, block in enumerate(self.blocks):
-            change, kept = block.attn.step(block.norm_1(x), table, None if past is None else past[index])
+            change, kept = block.attn.step(block.norm_1(x), table, None if past is None else past[index], attention)
             longer.append(kept)
             x = x + change
             if memory is not None:
                 key, value = memory.keys[index], memory.values[index]
-                x = self.adapters[index](x, key, value, memory.key_mask, slot, fold=fold)
+                x = self.adapters[index](x, key, value, memory.key_mask, slot, fold, attention)
             x = x + block.mlp(block.norm_2(x))
         return self.logits(self.norm(x)).squeeze(1), longer
 

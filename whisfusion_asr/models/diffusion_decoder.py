@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.adapter import Acoustics, Adapter, Memory, PositionRuler, frame_clock
-from whisfusion_asr.models.attention import Fold, attend, rotary_table, rotate, split_heads
+from whisfusion_asr.models.attention import Attend, Fold, attend, rotary_table, rotate, split_heads
+from whisfusion_asr.models.flash import check_attention, choose_attention
 from whisfusion_asr.models.frontend import frames_mask
 from whisfusion_asr.models.listening import watched_weights
 
@@ -54,13 +55,14 @@ class DecoderAttention(nn.Module):
         self.qkv = nn.Linear(size, 3 * size, bias=False)
         self.out = nn.Linear(size, size, bias=False)
 
-    def forward(self, x: Tensor, table: tuple[Tensor, Tensor], inside: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, table: tuple[Tensor, Tensor], inside: Tensor | None = None,
+                attention: Attend = attend) -> Tensor:
         """x: (R, L, D); table: rotary cosines and sines of the slots; inside: (R, L) bool, slots of the row's canvas.
 
         returns: (R, L, D)
         """
         query, key, value = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
-        return self.out(attend(rotate(query, table), rotate(key, table), value, inside))
+        return self.out(attention(rotate(query, table), rotate(key, table), value, inside))
 
 
 class SwiGLU(nn.Module):
@@ -100,25 +102,27 @@ class DiffusionDecoder(nn.Module):
         `clock` is true; Whisper states know their time already).
     conditioned: False leaves the adapters out although there are states (the ablation without acoustics).
     embed_std, residual_scale: start values that let a small model leave the unigram plateau within 300 steps.
+    attention: auto, sdpa or flash, see models/flash.py.
     """
 
-    attention = DecoderAttention
+    self_attention = DecoderAttention
 
     def __init__(self, vocab_size: int, encoder_output_size: int | None = None, size: int = 192, num_blocks: int = 4,
                  attention_heads: int = 4, ffn_size: int = 512, norm_eps: float = 1e-5, rope_base: float = 10000.0,
                  embed_std: float = 0.7, residual_scale: float = 0.5, ruler: str = "none", clock: bool = False,
-                 adapter_out_std: float | None = 0.02, prefix: int = 0, conditioned: bool = True) -> None:
+                 adapter_out_std: float | None = 0.02, prefix: int = 0, conditioned: bool = True,
+                 attention: str = "auto") -> None:
         super().__init__()
         if ruler not in ("none", "ctc_count"):
             raise UserError(f"decoder_conf.ruler: {ruler!r} is unknown; expected none or ctc_count")
         if size % (2 * attention_heads):
             raise UserError(f"decoder_conf: size {size} must be a multiple of 2 * attention_heads ({attention_heads})")
         self.size, self.heads, self.rope_base, self.clock, self.prefix = size, attention_heads, rope_base, clock, prefix
-        self.vocab_size = vocab_size
+        self.vocab_size, self.attention = vocab_size, check_attention(attention)
         self.embed = nn.Embedding(vocab_size + 1, size)
         nn.init.normal_(self.embed.weight, std=embed_std)
         self.blocks = nn.ModuleList(
-            DecoderBlock(self.attention(size, attention_heads), size, ffn_size, norm_eps, residual_scale)
+            DecoderBlock(self.self_attention(size, attention_heads), size, ffn_size, norm_eps, residual_scale)
             for _ in range(num_blocks)
         )
         self.adapters, self.ruler = None, None
@@ -153,7 +157,7 @@ class DiffusionDecoder(nn.Module):
     def hidden(self, canvas: Tensor, memory: Memory | None = None, rows: Tensor | None = None,
                lengths: Tensor | None = None) -> Tensor:
         """See CanvasDecoder. canvas: (R, L). Returns (R, L, D)."""
-        x = self.embed(canvas)
+        x, attention = self.embed(canvas), self.chosen_attention()
         slots = torch.arange(canvas.size(1), device=canvas.device)
         table = rotary_table(slots, self.size // self.heads, self.rope_base)
         inside = None if lengths is None else frames_mask(lengths.to(canvas.device), canvas.size(1))
@@ -161,11 +165,12 @@ class DiffusionDecoder(nn.Module):
         if rows is not None and memory is not None:
             fold = Fold.of(rows, memory.key_mask.size(0)).to(canvas.device)
         for index, block in enumerate(self.blocks):
-            x = x + block.attn(block.norm_1(x), table, inside)
+            x = x + block.attn(block.norm_1(x), table, inside, attention)
             if memory is not None:
                 assert self.adapters is not None
                 key, value = memory.keys[index], memory.values[index]
-                x = self.adapters[index](x, key, value, memory.key_mask, slots - self.prefix, fold=fold)
+                x = self.adapters[index](x, key, value, memory.key_mask, slots - self.prefix, fold=fold,
+                                         attention=attention)
             x = x + block.mlp(block.norm_2(x))
         return self.norm(x)
 
@@ -177,6 +182,10 @@ class DiffusionDecoder(nn.Module):
         assert self.adapters is not None
         upper = self.adapters[len(self.adapters) // 2 :]
         return watched_weights(upper, lambda: self.hidden(canvas, memory)).transpose(0, 1).flatten(1, 2)
+
+    def chosen_attention(self) -> Attend:
+        """The attention of one pass. Raises UserError: attention: flash, and it cannot run here."""
+        return choose_attention(self.attention, self.embed.weight, self.size // self.heads)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden: (..., D). Returns (..., V)."""

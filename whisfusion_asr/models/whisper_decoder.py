@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.adapter import Acoustics, Memory
-from whisfusion_asr.models.attention import Fold, attend, attend_shared, attention_weights, split_heads
+from whisfusion_asr.models.attention import Attend, Fold, attend_shared, attention_weights, split_heads
+from whisfusion_asr.models.flash import check_attention, choose_attention
 from whisfusion_asr.models.frontend import frames_mask
 from whisfusion_asr.models.listening import watched_weights
 from whisfusion_asr.models.whisper_encoder import load_part
@@ -28,13 +29,12 @@ class SelfAttention(nn.Module):
         self.v_proj = nn.Linear(size, size)
         self.out_proj = nn.Linear(size, size)
 
-    def forward(self, x: Tensor, inside: Tensor | None, causal: bool) -> Tensor:
+    def forward(self, x: Tensor, inside: Tensor | None, causal: bool, attention: Attend) -> Tensor:
         """x: (R, S, D); inside: (R, S) bool, what may be seen; causal: see the left only. Returns (R, S, D)."""
         query, key, value = (split_heads(part(x), self.heads) for part in (self.q_proj, self.k_proj, self.v_proj))
         if causal:  # what lies beyond a row's length is to the right of all its slots
-            out = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-            return self.out_proj(out.transpose(1, 2).flatten(2))
-        return self.out_proj(attend(query, key, value, inside))
+            return self.out_proj(attention(query, key, value, causal=True))
+        return self.out_proj(attention(query, key, value, inside))
 
 
 class Block(nn.Module):
@@ -63,18 +63,19 @@ class CrossAttention(nn.Module):
         self.q_proj = nn.Linear(size, size)
         self.out_proj = nn.Linear(size, size)
 
-    def forward(self, x: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, fold: Fold | None) -> Tensor:
+    def forward(self, x: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, fold: Fold | None,
+                attention: Attend) -> Tensor:
         """x: (R, S, D); key, value: (B, H, T, E); key_mask: (B, T); fold: None when R = B. Returns (R, S, D)."""
         query = self.query(x)
         if fold is None:
-            return self.out_proj(attend(query, key, value, key_mask))
-        return self.out_proj(attend_shared(query, key, value, key_mask, fold))
+            return self.out_proj(attention(query, key, value, key_mask))
+        return self.out_proj(attend_shared(query, key, value, key_mask, fold, attention))
 
     def query(self, x: Tensor) -> Tensor:
         """What x (R, S, D) asks the states, (R, H, S, E)."""
         return split_heads(self.q_proj(self.norm(x)), self.heads)
 
-    def weights(self, x: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, fold: None = None) -> Tensor:
+    def weights(self, x: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, *_: object) -> Tensor:
         """How much each slot looks at each state: of `forward`'s arguments with R = B, (B, H, S, T)."""
         return attention_weights(self.query(x), key, key_mask)
 
@@ -103,6 +104,7 @@ class WhisperDiffusionDecoder(nn.Module):
     causal: keep Whisper's causal mask; without training the logits are then Whisper's own
     logit_shift: read slot i at slot i - 1, as Whisper does (the first one at the prefix's end)
     dropout: after embedding and in every branch, in training
+    attention: auto, sdpa or flash, see models/flash.py
 
     Parts for freeze_param: `embed` (token table, input and output), `positions`, `mask`, `head_bias`, `blocks`
     (self-attention and feed-forward), `adapters` (queries and outputs of the cross-attention), `readers` (its keys and
@@ -117,7 +119,7 @@ class WhisperDiffusionDecoder(nn.Module):
 
     def __init__(self, vocab_size: int, encoder_output_size: int | None, pieces: list[str] | None, model: str,
                  language: str = "en", task: str = "transcribe", causal: bool = False, logit_shift: bool = True,
-                 dropout: float = 0.0) -> None:
+                 dropout: float = 0.0, attention: str = "auto") -> None:
         super().__init__()
         whisper = load_part(model, "decoder").float()
         config = whisper.config
@@ -127,6 +129,7 @@ class WhisperDiffusionDecoder(nn.Module):
         if pieces is None or len(pieces) != vocab_size:
             raise UserError("decoder: whisper_diffusion needs the pieces of its token list (token_list)")
         self.vocab_size, self.causal, self.logit_shift = vocab_size, causal, logit_shift
+        self.attention, self.head_size = check_attention(attention), config.d_model // config.decoder_attention_heads
         vocabulary = read_vocabulary(model)
         rows = torch.tensor(whisper_ids(vocabulary, pieces, model))
         size, heads = config.d_model, config.decoder_attention_heads
@@ -177,10 +180,11 @@ class WhisperDiffusionDecoder(nn.Module):
         start = self.prefix_embed.size(0)
         inside = None if lengths is None else frames_mask(lengths.to(canvas.device) + start, x.size(1))
         fold = None if rows is None else Fold.of(rows, memory.key_mask.size(0)).to(canvas.device)
+        attention = choose_attention(self.attention, self.embed.weight, self.head_size)
         for index, block in enumerate(self.blocks):
-            x = x + self.dropout(block.attn(block.norm_1(x), inside, self.causal))
+            x = x + self.dropout(block.attn(block.norm_1(x), inside, self.causal, attention))
             key, value = memory.keys[index], memory.values[index]
-            x = x + self.dropout(self.adapters[index](x, key, value, memory.key_mask, fold))
+            x = x + self.dropout(self.adapters[index](x, key, value, memory.key_mask, fold, attention))
             x = x + self.dropout(block.mlp(x))
         first = start - int(self.logit_shift)
         return self.norm(x[:, first : first + canvas.size(1)])

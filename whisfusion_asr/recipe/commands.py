@@ -28,26 +28,27 @@ class Commands:
 
     def validate(self, name: str) -> list[str]:
         """Check a data directory; a test utterance may have an empty transcript, which counts insertions."""
-        words = self._module("data", "validate", self.layout.data(name))
+        words = self.module("data", "validate", self.layout.data(name))
         return words + ["--allow_empty_text", "true"] if name in self.options.words("test_sets") else words
 
     def filter(self, name: str) -> list[str]:
         """Drop utterances of a training or validation set that cannot be used."""
         o = self.options
         limits = ("--min_seconds", o.min_wav_duration, "--max_seconds", o.max_wav_duration)
-        return self._module("data", "filter", self.layout.data(name), *limits, "--max_loss", o.max_data_loss)
+        return self.module("data", "filter", self.layout.data(name), *limits, "--max_loss", o.max_data_loss)
 
     def tokens(self) -> list[str]:
         """Train the token model, or take the published one."""
         o, extra = self.options, self.options.words("token_text")
         form = ("--text_case", o.text_case) if o.text_case != "keep" else ()
         form += ("--punctuation", o.punctuation) if o.punctuation != "keep" else ()
+        form += ("--languages", *o.words("languages")) if o.languages else ()
         if o.token_type == "llama":
-            return self._module(
+            return self.module(
                 "import_model", "--tokenizer", o.tokenizer_model or LLAMA, *form, "--out", self.layout.tokens
             )
         size = {"char": (), "whisper": ("--whisper_dir", o.whisper_dir)}.get(o.token_type, ("--vocab_size", o.nbpe))
-        return self._module(
+        return self.module(
             "train_tokens",
             *("--text", self.layout.data(o.train_set) / "text"),
             *(("--plain_text", *extra) if extra else ()),
@@ -60,12 +61,12 @@ class Commands:
     def import_text(self) -> list[str]:
         """Take a published text model."""
         words = ("--smdm", self.options.smdm, "--tokenizer", self.layout.tokens, "--out", self.layout.text_model)
-        return self._module("import_model", *words)
+        return self.module("import_model", *words)
 
     def prepare_text(self, name: str, sentences: str) -> list[str]:
         """Tokenise the transcripts of a set, or a file of plain sentences in their place."""
         source = ("--text", sentences, "--plain", "true") if sentences else ("--text", self.layout.data(name) / "text")
-        return self._module(
+        return self.module(
             "prepare_text", *source, "--token_list", self.layout.tokens, "--out", self.layout.text(name)
         )
 
@@ -74,11 +75,11 @@ class Commands:
         o = self.options
         weights = ("--whisper_dir", o.whisper_dir) if o.whisper_dir else ()
         words = ("--config", find_config(o.encoder_config), "--out", self.layout.encoder, *weights)
-        return self._module("import_encoder", *words, *split_arguments(o.encoder_args))
+        return self.module("import_encoder", *words, *split_arguments(o.encoder_args))
 
     def dump(self, name: str, jobs: int) -> list[str]:
         """Encoder states of a set, one job of many."""
-        return self._module(
+        return self.module(
             "dump_states",
             *("--encoder_dir", self.layout.encoder, *self._dumped(name, jobs)),
             *("--storage", self.options.states_storage, "--job", "JOB", *self._device()),
@@ -86,14 +87,14 @@ class Commands:
 
     def dump_merge(self, name: str, jobs: int) -> list[str]:
         """The common index of the jobs' states."""
-        return self._module("dump_states", *self._dumped(name, jobs), "--merge", "true")
+        return self.module("dump_states", *self._dumped(name, jobs), "--merge", "true")
 
     def train(self, config: str, out: Path, data: str, init: tuple[str, ...] = (), arguments: str = "") -> list[str]:
         """A training; `data` is audio, states or text."""
         o = self.options
         tokens = self.layout.tokens
         model = () if o.token_type == "char" else ("--bpemodel", tokens / "tokens.model")
-        return self._module(
+        return self.module(
             "train",
             *("--config", find_config(config), "--output_dir", out),
             *(self._width() if data == "states" else ()),
@@ -120,7 +121,7 @@ class Commands:
     def score(self, config: str, name: str) -> list[str]:
         """Error rates of a decoded set."""
         data, decoded = self.layout.data(name), self.layout.decoding(config, name)
-        return self._module(
+        return self.module(
             "score",
             *("--ref", data / "text", "--hyp", decoded / "text", "--utt2spk", data / "utt2spk"),
             *("--token_list", self.layout.tokens, "--out", decoded),
@@ -128,13 +129,13 @@ class Commands:
 
     def results(self) -> list[str]:
         """RESULTS.md of the model."""
-        return self._module("results", "--exp_dir", self.layout.model, "--out", self.layout.model / "RESULTS.md")
+        return self.module("results", "--exp_dir", self.layout.model, "--out", self.layout.model / "RESULTS.md")
 
     def compare(self, systems: Mapping[str, Path], against: str) -> list[str]:
         """COMPARISON.md of some decodings; systems: name -> directory of a decoding, above those of the sets."""
         named = [f"{name}={place}" for name, place in systems.items()]
         words = ("--systems", *named, "--against", against, "--sets", *self.options.words("test_sets"))
-        return self._module("compare", *words, "--out", Path(self.options.expdir, "COMPARISON.md"))
+        return self.module("compare", *words, "--out", Path(self.options.expdir, "COMPARISON.md"))
 
     def pack(self, config: str) -> list[str]:
         """The model as one file, with a decoding configuration."""
@@ -142,7 +143,7 @@ class Commands:
         chosen = {"--inference_args": o.inference_args, "--license": o.publish_license, "--hub_repo": o.hub_repo}
         if o.feats_type == "states":
             chosen["--encoder_dir"] = str(self.layout.encoder)
-        return self._module(
+        return self.module(
             "pack",
             *(self.layout.model, "--out", self.layout.packed, "--model_file", o.inference_model),
             *("--inference_config", find_config(config)),
@@ -188,6 +189,7 @@ class Commands:
             triples = [f"{self.layout.data(name)},speech,audio", f"{sources[1]},text,text"]
         else:
             triples = [f"{sources[0]},text,text"]
+        triples += [f"{path},language,text" for path in self.layout.utt2lang(name)]
         words: list[object] = []
         for triple in triples:
             words += [f"--{role}_data_path_and_name_and_type", triple]
@@ -196,7 +198,7 @@ class Commands:
     def _decode(self, config: str, name: str, jobs: int, *task: str) -> list[str]:
         o = self.options
         states = ("--states_dir", self.layout.states(name)) if o.feats_type == "states" else ()
-        return self._module(
+        return self.module(
             "decode",
             *("--exp_dir", self.layout.model, "--model_file", o.inference_model, "--config", find_config(config)),
             *("--data_dir", self.layout.data(name), *states, "--out", self.layout.decoding(config, name)),
@@ -210,5 +212,6 @@ class Commands:
     def _dumped(self, name: str, jobs: int) -> list[object]:
         return ["--data_dir", self.layout.data(name), "--out", self.layout.states(name), "--num_jobs", jobs]
 
-    def _module(self, name: str, *words: object) -> list[str]:
+    def module(self, name: str, *words: object) -> list[str]:
+        """A command of this package."""
         return [self.options.python, "-m", f"whisfusion_asr.bin.{name}", *map(str, words)]

@@ -22,6 +22,10 @@ class Layout:
         """Dumped encoder states of a set."""
         return Path(self.options.dumpdir, "states", name)
 
+    def utt2lang(self, name: str) -> tuple[Path, ...]:
+        """The languages of a set's utterances, where there are several to tell apart."""
+        return (self.data(name) / "utt2lang",) if len(self.options.words("languages")) > 1 else ()
+
     def text(self, name: str) -> Path:
         """Tokenised sentences of the text model."""
         return Path(self.options.dumpdir, "text", name)
@@ -32,7 +36,8 @@ class Layout:
         o = self.options
         kind = o.token_type if o.token_type in ("char", "llama", "whisper") else f"{o.token_type}{o.nbpe}"
         form = [o.text_case] if o.text_case != "keep" else []
-        return "_".join([kind, *form, *(["nopunct"] if o.punctuation == "remove" else [])])
+        form += ["nopunct"] if o.punctuation == "remove" else []
+        return "_".join([kind, *form, *sorted(o.words("languages"))])
 
     @property
     def tokens(self) -> Path:

@@ -16,6 +16,7 @@ CHOICES = {
     "states_storage": ("int8", "float16", "float32"),
     "text_case": ("keep", "upper", "lower"),
     "punctuation": ("keep", "remove"),
+    "asr_task": ("diffusion", "espnet", "espnet_maskctc"),
 }
 
 
@@ -58,6 +59,7 @@ class Options:
     token_type: str = _option("unigram", "unigram, bpe or char; llama: as published; whisper: of whisper_dir's model")
     nbpe: int = _option(500, "number of tokens (unigram and bpe)")
     tokenizer_model: str = _option("", "Llama's tokenizer.model: file, folder or hub name; default: TinyLlama's")
+    languages: str = _option("", "codes (en de) of the sets' utt2lang: their tokens tell the decoder what to write")
     text_case: str = _option("keep", "case of transcripts before they become tokens: keep, upper or lower")
     punctuation: str = _option("keep", "punctuation of transcripts before they become tokens: keep or remove")
     token_text: str = _option("", "files of plain sentences that the token model sees besides the training transcripts")
@@ -79,6 +81,7 @@ class Options:
     adapter_args: str = _option("", "more options for stage train_adapter: --max_epoch 3 ...")
     asr_config: str = _option("", "YAML of stage train_decoder (the paper's stage 2)")
     asr_args: str = _option("", "more options for stage train_decoder: --max_epoch 3 ...")
+    asr_task: str = _option("diffusion", "diffusion: this package's; espnet, espnet_maskctc: ESPnet's own programs")
     asr_tag: str = _option("", "name of the model's directory below expdir; default: config name and tokens")
     # Decoding
     inference_config: str = _option("", "YAML files of the decoding; each gets a directory of its own")
@@ -117,6 +120,12 @@ class Options:
             raise UserError("--smdm and --text_config both name the text model to start from; leave one empty")
         if self.token_type == "whisper" and not self.whisper_dir:
             raise UserError("--token_type whisper takes the tokens of a Whisper folder: give it with --whisper_dir DIR")
+        for name in ("smdm", "text_config"):
+            if self.languages and getattr(self, name):
+                raise UserError(f"--languages and --{name}: a text model is of one language; leave one of them empty")
+        if self.languages and self.token_type in ("llama", "whisper"):
+            raise UserError(f"--languages: the published tokens of --token_type {self.token_type} have no place for "
+                            "them; take unigram, bpe or char")
         for name in ("nj", "inference_nj", "num_nodes", "nbpe"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1, got {getattr(self, name)}")

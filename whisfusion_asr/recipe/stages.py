@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from whisfusion_asr.errors import UserError
+from whisfusion_asr.recipe import espnet
 from whisfusion_asr.recipe.comparison import compare_steps
 from whisfusion_asr.recipe.options import Options
 from whisfusion_asr.recipe.publishing import publish
@@ -34,11 +35,11 @@ STAGES = (
         other_name="stage1",
     ),
     Stage(
-        4, "train_decoder", "dump, exp/<tag>_adapter", "exp/<tag>", "minutes to days", Steps.train_decoder,
+        4, "train_decoder", "dump, exp/<tag>_adapter", "exp/<tag>", "minutes to days", espnet.train_decoder,
         other_name="stage2",
     ),
     Stage(
-        5, "decode", "dump, exp/<tag>", "exp/<tag>/<decoding>/<set>", "minutes", Steps.decode,
+        5, "decode", "dump, exp/<tag>", "exp/<tag>/<decoding>/<set>", "minutes", espnet.decode,
         needs=("test_sets", "inference_config"),
     ),
     Stage(

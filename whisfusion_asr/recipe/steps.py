@@ -84,7 +84,7 @@ class Steps:
         """Stage 2: encoder states of every set; nothing when training on audio."""
         for name in self.sets if self.options.feats_type == "states" else ():
             data, out = self.layout.data(name), self.layout.states(name)
-            count = self._jobs(name, self.options.nj)
+            count = self.jobs_of(name, self.options.nj)
             gpu = {"gpus": self.options.ngpu, "submit": "cuda_cmd" if self.options.ngpu else "train_cmd"}
             array = Job(tuple(self.commands.dump(name, count)), out / "logdir" / "dump_states.JOB.log", count, **gpu)
             audio = {data / file: "data" for file in ("wav.scp", "utt2spk", "utt2num_samples")}
@@ -155,7 +155,8 @@ class Steps:
         model = Path(o.tokenizer_model)
         own = {model: ""} if model.is_file() else {}
         kept = {"text_case": "keep", "punctuation": "keep"}
-        form = {name: getattr(o, name) for name, usual in kept.items() if getattr(o, name) != usual}
+        form: dict[str, Any] = {name: getattr(o, name) for name, usual in kept.items() if getattr(o, name) != usual}
+        form |= {"languages": sorted(o.words("languages"))} if o.languages else {}
         size = {"char": {}, "llama": {"tokenizer_model": o.tokenizer_model or LLAMA},
                 "whisper": {"whisper_dir": o.whisper_dir}}
         files = ("tokens.txt",) if o.token_type == "char" else ("tokens.txt", "tokens.model")
@@ -225,7 +226,8 @@ class Steps:
         words = self.commands.train(config, out, data, tuple(init or ()), arguments)
         made_by = {"states": "dump", "audio": "data", "text": "parts"}[data]
         files = {file: made_by for s in (o.train_set, o.valid_set) for file in self.commands.training_files(s, data)}
-        texts = {self.layout.data(s) / "text": "data" for s in (o.train_set, o.valid_set)} if data != "text" else {}
+        sets = (o.train_set, o.valid_set) if data != "text" else ()
+        texts = {file: "data" for s in sets for file in (self.layout.data(s) / "text", *self.layout.utt2lang(s))}
         weights = {Path(file.split(":")[0]): writer for file, writer in (init or {}).items()}
         if data == "audio" and self.layout.encoder_is_imported:
             weights |= dict.fromkeys(self._encoder_files(), "parts")
@@ -250,32 +252,31 @@ class Steps:
             tag=f"{tag or part}_tag",
             training=True,
             record=out,
-            notes=(f"settings: {find_config(config)} (stage {stage})", *self._training_hours(part, settings)),
+            notes=(f"settings: {find_config(config)} (stage {stage})", *self._training_hours(settings)),
         )
 
-    def _training_hours(self, part: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    def _training_hours(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
         # Frozen blocks are passed backwards too, though their weights need no gradient.
-        size = set_size(self.layout.data(self.options.train_set))
-        return training_hours(size, settings, 1.5 if part == "adapter" else 2.0)
+        frozen = "decoder.blocks" in (settings.get("freeze_param") or ())
+        return training_hours(set_size(self.layout.data(self.options.train_set)), settings, 1.5 if frozen else 2.0)
 
     def _decoding(self, config: str, name: str) -> Step:
         o, data, out = self.options, self.layout.data(name), self.layout.decoding(config, name)
-        count = self._jobs(name, o.inference_nj)
+        count = self.jobs_of(name, o.inference_nj)
         gpu = {"gpus": o.ngpu, "submit": "cuda_cmd" if o.ngpu else "decode_cmd"}
         array = Job(tuple(self.commands.decode(config, name, count)), out / "logdir" / "decode.JOB.log", count, **gpu)
         states = self.layout.states(name)
-        source = (
-            {states / file: "dump" for file in ("states.scp", "shape", "meta.json")}
-            if o.feats_type == "states"
-            else {data / "wav.scp": "data"}
-        )
+        source = {states / file: "dump" for file in ("states.scp", "shape", "meta.json")}
+        if o.feats_type != "states":
+            source = {data / "wav.scp": "data"}
+        own = (data / "utt2spk", data / "utt2num_samples", *self.layout.utt2lang(name))
         model = {self.layout.model / file: "train_decoder" for file in (o.inference_model, "config.yaml")}
         return Step(
             title=f"{out.parent.name}/{name}",
             out=out,
             jobs=(array, Job(tuple(self.commands.decode_merge(config, name, count)))),
             settings=self._decoding_settings(config) | {"model_file": o.inference_model},
-            reads=source | {data / file: "data" for file in ("utt2spk", "utt2num_samples")} | model,
+            reads=source | dict.fromkeys(own, "data") | model,
             writes=tuple(out / file for file in ("text", "token", "score")),
             keys=(data / "utt2spk", out / "text"),
             work=("text",),
@@ -328,7 +329,8 @@ class Steps:
             return [out / "config.yaml", out / WEIGHTS]
         return [out / "config.yaml"]  # an imported one: it holds the checksum of the weights
 
-    def _jobs(self, name: str, wanted: int) -> int:
+    def jobs_of(self, name: str, wanted: int) -> int:
+        """Number of jobs for a set: no more than it has utterances."""
         keys = self.layout.data(name) / "utt2spk"  # not there yet in a dry run before stage 0
         return min(wanted, max(1, keys.read_bytes().count(b"\n"))) if keys.is_file() else wanted
 

@@ -64,9 +64,10 @@ class System:
     def meta(self, name: str) -> dict[str, Any]:
         """The settings and conditions of a decoded set, empty for a system that left none."""
         meta = read_json(self.directory / name / "meta.json")
-        if not meta:
-            return {}
-        with open(self.directory / name / "candidates.jsonl", encoding="utf-8") as file:
+        candidates = self.directory / name / "candidates.jsonl"
+        if not meta or not candidates.is_file():  # ESPnet's own decoding has none
+            return meta
+        with open(candidates, encoding="utf-8") as file:
             first = file.readline()
         timed = "encode" in json.loads(first).get("timing", {}) if first.strip() else False
         return meta | {"encoder": "timed" if timed else "not timed (states from disk)"}

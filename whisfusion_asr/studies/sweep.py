@@ -5,7 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from whisfusion_asr import __version__
 from whisfusion_asr.api import SAMPLE_RATE, Speech2Text, Utterance
 from whisfusion_asr.data.kaldi_dir import read_table
+from whisfusion_asr.data.languages import read_languages
 from whisfusion_asr.data.states import StatesTable
 from whisfusion_asr.decoding.output import Transcript, merge_parts, part_dir, write_part
 from whisfusion_asr.errors import UserError
@@ -131,7 +132,9 @@ def load_utterances(speech2text: Speech2Text, inputs: SweepInputs) -> list[Utter
     if missing := [key for key in keys if key not in table]:
         raise UserError(f"{inputs.states_dir}: no states for {len(missing)} utterances, {missing[0]} first; "
                         "dump the set again")
-    return [speech2text.utterance(key, table[key], samples[key] / SAMPLE_RATE) for key in keys]
+    languages = read_languages(inputs.data_dir) if speech2text.tokenizer.languages else {}
+    ready = [speech2text.utterance(key, table[key], samples[key] / SAMPLE_RATE) for key in keys]
+    return [replace(utterance, language=languages.get(utterance.utt_id)) for utterance in ready]
 
 
 def _measure(point: Point, model: Speech2Text, utterances: Sequence[Utterance], inputs: SweepInputs,

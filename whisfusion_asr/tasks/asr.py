@@ -24,7 +24,8 @@ from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.utils.types import str_or_none
 
 from whisfusion_asr.config import read_yaml
-from whisfusion_asr.data.tokenizer import load_tokenizer, special_ids
+from whisfusion_asr.data.languages import language_id
+from whisfusion_asr.data.tokenizer import Tokenizer, load_tokenizer, special_ids
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.build import build_network
 from whisfusion_asr.tasks.causal_model import CausalASRModel
@@ -55,17 +56,25 @@ model_choices = ClassChoices("model", MODELS, AbsESPnetModel, "diffusion_asr")
 
 
 class TextToIds:
-    """Preprocessor: the transcript becomes token ids, everything else passes."""
+    """Preprocessor: the transcript becomes token ids, the language its token, everything else passes."""
 
-    def __init__(self, encode: Callable[[str], Sequence[int]]) -> None:
-        self.encode = encode
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
 
     def __call__(self, utt_id: str, data: dict[str, Any]) -> dict[str, np.ndarray]:
-        """data: name -> array, and `text` -> str. Returns the arrays, text as (N,) int64."""
-        return {
-            name: np.array(self.encode(value), dtype=np.int64) if name == "text" and isinstance(value, str) else value
-            for name, value in data.items()
-        }
+        """data: name -> array, and `text`, `language` -> str. Returns the arrays, text (N,) and language (1,) int64.
+
+        Raises UserError: a language that has no token.
+        """
+        ids = dict(data)
+        if isinstance(data.get("text"), str):
+            ids["text"] = np.array(self.tokenizer.encode(data["text"]), dtype=np.int64)
+        if isinstance(data.get("language"), str):
+            try:
+                ids["language"] = np.array([language_id(self.tokenizer.languages, data["language"])], dtype=np.int64)
+            except UserError as error:
+                raise UserError(f"{utt_id}: {error}") from None
+        return ids
 
 
 class DiffusionASRTask(AbsTask):
@@ -170,9 +179,8 @@ class DiffusionASRTask(AbsTask):
 
     @classmethod
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> TextToIds:
-        """Text to ids with the tokenizer of the token list."""
-        tokenizer = load_tokenizer(args.token_list_file, token_type=args.token_type, model=args.bpemodel)
-        return TextToIds(tokenizer.encode)
+        """Text and language to ids with the tokenizer of the token list."""
+        return TextToIds(load_tokenizer(args.token_list_file, token_type=args.token_type, model=args.bpemodel))
 
     @classmethod
     def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
@@ -181,8 +189,8 @@ class DiffusionASRTask(AbsTask):
 
     @classmethod
     def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
-        """What a batch may have: waveforms, or dumped states; a text model has neither."""
-        return ("speech", "states")
+        """What a batch may have: waveforms, or dumped states; a text model has neither. And its languages."""
+        return ("speech", "states", "language")
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> AbsESPnetModel:
@@ -191,9 +199,13 @@ class DiffusionASRTask(AbsTask):
             args.token_list_file, args.token_list = args.token_list, read_tokens(args)
         network = build_network(vars(args), len(args.token_list))
         model_class = model_choices.get_class(args.model)
-        check_keys("model_conf", args.model_conf, model_class, {"network", "vocab_size"})
+        check_keys("model_conf", args.model_conf, model_class, {"network", "vocab_size", "languages"})
         ids = special_ids(args.token_list)
         conf = {"eos_id": ids.eos, "bos_id": ids.bos, **args.model_conf}
+        if ids.languages and args.model == "causal_asr":
+            raise UserError("model: causal_asr writes one language: make its tokens without --languages")
+        if ids.languages:
+            conf["languages"] = tuple(ids.languages.values())
         return model_class(network, len(args.token_list), **conf)
 
     @classmethod

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from whisfusion_asr.diffusion.canvas import CanvasRule, CanvasSpec, fill_canvas
 from whisfusion_asr.diffusion.corruption import MaskLaw, ratio_law
+from whisfusion_asr.diffusion.gaps import GapRule
 from whisfusion_asr.diffusion.loss import LossRule, choose_classes
 from whisfusion_asr.diffusion.objective import Objective, Score
 from whisfusion_asr.errors import UserError
@@ -26,11 +27,13 @@ class DiffusionASRModel(AbsESPnetModel):
     network: its parts become children of this model, so that checkpoints name them encoder.*, ctc.*, decoder.*
     mask_ratio: [low, high] of the uniform mask law, or a mixture [[weight, low, high], ...]; loss_weighting,
     pad_weight: see LossRule; canvas_conf: CanvasRule; bos_id: visible first token, or None; eos_id: end of the text
-    (the task takes both from the token list); ctc_weight: 0 keeps the head for the ruler only;
+    languages: tokens of the languages, one of which stands in front of each text (the task takes all three from the
+    token list); ctc_weight: 0 keeps the head for the ruler only;
     self_correction: [low, high] of the mask ratio of a second step on the model's own predictions, None without one
     (see diffusion/self_correction.py);
     mask_draws: canvases with other masks per utterance and step, which share the keys and values of its states;
     visible_noise: share of the visible tokens that are replaced by other frequent ones;
+    gap_conf: GapRule of rows with gaps, None without them;
     head_rows: about so many classes are in the softmax of a training step, see choose_classes; 0: all;
     mask_seed: seed of the masks in validation, where each utterance always gets the same ones, so that validation
     losses of different epochs compare.
@@ -43,18 +46,20 @@ class DiffusionASRModel(AbsESPnetModel):
                  loss_weighting: str = "none", pad_weight: float = 1.0, canvas_conf: Mapping[str, Any] | None = None,
                  bos_id: int | None = None, eos_id: int = 0, ctc_weight: float = 0.0, mask_seed: int = 0,
                  self_correction: tuple[float, float] | None = None, mask_draws: int = 1, visible_noise: float = 0.0,
-                 head_rows: int = 0) -> None:
+                 head_rows: int = 0, gap_conf: Mapping[str, Any] | None = None,
+                 languages: tuple[int, ...] = ()) -> None:
         super().__init__()
         for name, part in network.named_children():
             self.add_module(name, part)
         # Unregistered on purpose: registering would list every parameter twice.
         object.__setattr__(self, "network", network)
-        self.spec = CanvasSpec(vocab_size, eos_id, bos_id)
+        self.spec = CanvasSpec(vocab_size, eos_id, bos_id, languages)
         self.canvas_rule = CanvasRule.from_conf(canvas_conf)
         law, rule = ratio_law(mask_ratio, "model_conf.mask_ratio"), LossRule(loss_weighting, pad_weight)
         correction = None if self_correction is None else mask_law("self_correction", self_correction)
         # Validation has no noise, one draw and the whole softmax, so that its losses compare.
-        self.valid_objective = Objective(self.spec, law, rule, correction)
+        gaps = None if gap_conf is None else GapRule.from_conf(gap_conf)
+        self.valid_objective = Objective(self.spec, law, rule, correction, gaps=gaps)
         self.objective = replace(self.valid_objective, noise=visible_noise)
         self.ctc_weight = ctc_weight
         self.mask_seed = mask_seed
@@ -69,13 +74,16 @@ class DiffusionASRModel(AbsESPnetModel):
         if network.decoder is None and (network.ctc is None or ctc_weight == 0):
             raise UserError("nothing to train: set decoder:, or ctc: with model_conf.ctc_weight above 0")
         if network.decoder is not None and network.decoder.ruler and network.decoder.prefix != self.spec.prefix:
-            raise UserError(f"model_conf.bos_id {bos_id} needs decoder_conf.prefix {self.spec.prefix}, not "
-                            f"decoder_conf.prefix {network.decoder.prefix}: the ruler counts from the slot behind it")
+            raise UserError(f"model_conf.bos_id {bos_id} and {len(languages)} languages need decoder_conf.prefix "
+                            f"{self.spec.prefix}, not decoder_conf.prefix {network.decoder.prefix}: the ruler counts "
+                            "from the slot behind them")
 
     def forward(self, text: Tensor, text_lengths: Tensor, utt_id: list[str], speech: Tensor | None = None,
                 speech_lengths: Tensor | None = None, states: Tensor | None = None,
-                states_lengths: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """text: (B, N) int64 padded with -1; speech: (B, S), or states: (B, T, D), with lengths (B,); utt_id: B names.
+                states_lengths: Tensor | None = None, language: Tensor | None = None,
+                language_lengths: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """text: (B, N) int64 padded with -1; speech: (B, S), or states: (B, T, D), with lengths (B,); utt_id: B names;
+        language: (B, 1) int64 tokens, where there are several languages.
 
         Returns loss, stats (scalars for the log) and weight B.
         """
@@ -98,14 +106,24 @@ class DiffusionASRModel(AbsESPnetModel):
             if logits is not None and not self.training:
                 stats["ter_ctc"] = self._ctc_errors(logits, lengths, text, text_lengths)
         if network.decoder is not None:
-            diffusion = self._diffusion_loss(text, text_lengths, utt_id, acoustics)
+            diffusion = self._diffusion_loss(text, text_lengths, utt_id, acoustics, self._languages(language, text))
             loss = loss + diffusion.pop("loss")
             stats |= diffusion
         stats = {name: value.detach() for name, value in {"loss": loss, **stats}.items()}
         return force_gatherable((loss, stats, text.size(0)), loss.device)
 
+    def _languages(self, language: Tensor | None, text: Tensor) -> Tensor | None:
+        """Language token of each text, (B,); the only one where there is one."""
+        if language is not None or not self.spec.languages:
+            return None if language is None else language[:, 0]
+        if len(self.spec.languages) > 1:
+            raise UserError("the tokens are of several languages, but the data does not say which: write utt2lang and "
+                            "give the recipe --languages (here: --train_data_path_and_name_and_type "
+                            "DIR/utt2lang,language,text, and the same for valid)")
+        return text.new_full((len(text),), self.spec.languages[0])
+
     def _diffusion_loss(
-        self, text: Tensor, text_lengths: Tensor, utt_id: list[str], acoustics: Any
+        self, text: Tensor, text_lengths: Tensor, utt_id: list[str], acoustics: Any, languages: Tensor | None
     ) -> dict[str, Tensor]:
         # One number from the trainer's generator, which is reseeded per epoch, then per-utterance generators: masks
         # differ between epochs and between ranks, survive a resume bit by bit, and do not depend on the batch.
@@ -113,7 +131,7 @@ class DiffusionASRModel(AbsESPnetModel):
         frames, counts = (None, None) if acoustics is None else (acoustics.lengths, acoustics.counts)
         expected = self.canvas_rule.expected(frames, counts)
         length = self.canvas_rule.training_length(self.spec, text_lengths, expected, seed)
-        target, rows, names = fill_canvas(text, text_lengths, length, self.spec), None, utt_id
+        target, rows, names = fill_canvas(text, text_lengths, length, self.spec, languages), None, utt_id
         if self.training and self.mask_draws > 1:
             rows = torch.arange(len(utt_id)).repeat_interleave(self.mask_draws)
             target, names = target[rows], [f"{name}/{draw}" for name in utt_id for draw in range(self.mask_draws)]

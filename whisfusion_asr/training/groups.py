@@ -14,7 +14,7 @@ from whisfusion_asr.training.muon import Muon
 
 DECODER_BLOCK = re.compile(r"^decoder\.blocks\.(\d+)\.")
 # Matrices inside repeated layers, whatever their list is called here, in ESPnet's and in Whisper's encoders.
-REPEATED_LAYER = re.compile(r"(^|\.)(blocks|adapters|layers|encoders)\.\d+\.")
+REPEATED_LAYER = re.compile(r"(^|\.)(blocks|adapters|layers|encoders|decoders)\.\d+\.")
 # What the released code calls `wte` and `ln_f`, neither of which contains "norm" or "bias".
 RELEASED_DECAYED = {"decoder.embed.weight", "decoder.norm.weight"}
 MUON_RATIO = 6.0  # of Muon's to AdamW's learning rate; 6 to 7 in every configuration that worked

@@ -265,8 +265,7 @@ class Steps:
         count = self.jobs_of(name, o.inference_nj)
         gpu = {"gpus": o.ngpu, "submit": "cuda_cmd" if o.ngpu else "decode_cmd"}
         array = Job(tuple(self.commands.decode(config, name, count)), out / "logdir" / "decode.JOB.log", count, **gpu)
-        states = self.layout.states(name)
-        source = {states / file: "dump" for file in ("states.scp", "shape", "meta.json")}
+        source = {self.layout.states(name) / file: "dump" for file in ("states.scp", "shape", "meta.json")}
         if o.feats_type != "states":
             source = {data / "wav.scp": "data"}
         own = (data / "utt2spk", data / "utt2num_samples", *self.layout.utt2lang(name))
@@ -274,7 +273,8 @@ class Steps:
         return Step(
             title=f"{out.parent.name}/{name}",
             out=out,
-            jobs=(array, Job(tuple(self.commands.decode_merge(config, name, count)))),
+            jobs=(Job(tuple(self.commands.calibrate())), array,
+                  Job(tuple(self.commands.decode_merge(config, name, count)))),  # fmt: skip
             settings=self._decoding_settings(config) | {"model_file": o.inference_model},
             reads=source | dict.fromkeys(own, "data") | model,
             writes=tuple(out / file for file in ("text", "token", "score")),

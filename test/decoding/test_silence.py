@@ -55,8 +55,8 @@ def test_the_bound_by_hand(exp):
     sure = [0.8, *[0.95] * 200]
     assert [confidence(model, one) for one in utterances(model, sure[:2])] == pytest.approx([0.8, 0.95], abs=1e-5)
     found = calibrate(model, utterances(model, sure))
-    # the 0.5 % quantile of 201 values is the second smallest: 1 - 1.25 * 0.05
-    assert found == {"bound": 0.9375, "measure": "ctc", "quantile": 0.95, "utterances": 201}
+    # the 0.5 % quantile of 201 values is the second smallest: 1 - 2 * 0.05
+    assert found == {"bound": 0.9, "measure": "ctc", "quantile": 0.95, "utterances": 201}
     assert calibrate(model, utterances(model, [0.1, 0.0]))["bound"] == 0.0
     with pytest.raises(UserError, match="calibrate: the set holds no utterances"):
         calibrate(model, [])

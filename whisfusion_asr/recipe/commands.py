@@ -122,6 +122,13 @@ class Commands:
             *split_arguments(arguments),
         )
 
+    def calibrate(self) -> list[str]:
+        """The model's bound of silence, from the validation set."""
+        o, data = self.options, self.layout.data(self.options.valid_set)
+        states = ("--states_dir", self.layout.states(o.valid_set)) if o.feats_type == "states" else ()
+        model = ("--exp_dir", self.layout.model, "--model_file", o.inference_model)
+        return self.module("calibrate", *model, "--data_dir", data, *states)
+
     def decode(self, config: str, name: str, jobs: int) -> list[str]:
         """Recognise a set, one job of many."""
         return self._decode(config, name, jobs, "--job", "JOB")

@@ -44,8 +44,9 @@ class EngineOptions:
         null for what suits the device (BATCH_TOKENS)
     budget_ms: time for one utterance, after which its best transcript so far counts; null for no limit. Utterances
         are then decoded one by one, and the text depends on the machine's speed.
-    silence: the transcript is empty if CTC counts no token, if the first pass finds none, or if the mean probability
-        of the first pass's tokens is below this; null takes everything for speech
+    silence: the transcript is empty if CTC hears no token, or none of a mean probability of at least this; without a
+        CTC head if the first pass finds no token, or none so sure; null for the experiment's own bound (`whisfusion
+        calibrate`, which a recipe calls), or for taking everything for speech where it has none
     draft: start from CTC's greedy tokens instead of an empty canvas, those below this probability hidden; with sampler
         gaps from its words, with a gap for those of which some token is below it; 0 is off
     """
@@ -132,6 +133,11 @@ class DecodingSettings:
         if self.sampler not in ENGINE_SAMPLERS or self.engine.budget_ms is not None:
             return 1
         return self.engine.batch_tokens or BATCH_TOKENS[device_type]
+
+    @property
+    def keeps_given(self) -> bool:
+        """Whether known words on the canvas are kept: greedy CTC, left-to-right search and the reference see none."""
+        return self.sampler in ENGINE_SAMPLERS
 
     def canvas_rule(self, trained: Mapping[str, Any] | None) -> CanvasRule:
         """The rule of the trained model's canvas_conf with this decoding's keys in their place."""

@@ -7,14 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from whisfusion_asr.recipe.commands import LLAMA, Commands
-from whisfusion_asr.recipe.estimates import (
-    decoding_hours,
-    dump_costs,
-    hub_download,
-    set_size,
-    states_size,
-    training_hours,
-)
+from whisfusion_asr.recipe.decoding import decoding_step
+from whisfusion_asr.recipe.estimates import dump_costs, hub_download, set_size, states_size, training_hours
 from whisfusion_asr.recipe.jobs import Job
 from whisfusion_asr.recipe.layout import Layout
 from whisfusion_asr.recipe.options import Options
@@ -54,20 +48,22 @@ class Steps:
         return list(dict.fromkeys(name for name in (o.train_set, o.valid_set, *o.words("test_sets")) if name))
 
     def data(self) -> Iterator[Step]:
-        """Stage 0: the corpus' own script, then every set is validated, training and validation sets are filtered."""
+        """Stage 0: the corpus' own script; sets are labelled if asked, validated, and filtered unless for tests."""
         o, run = self.options, self.commands
-        jobs = [run.local_data()]
+        jobs = [Job(tuple(run.local_data()))]
         for name in self.sets:
-            jobs.append(run.validate(name))
+            jobs += self._labelling(name) if o.labels else ()
+            jobs.append(Job(tuple(run.validate(name))))
             if name in (o.train_set, o.valid_set):
-                jobs.append(run.filter(name))
-        names = ("corpus_dir", "local_data_opts", "min_wav_duration", "max_wav_duration", "max_data_loss")
+                jobs.append(Job(tuple(run.filter(name))))
+        names = ["corpus_dir", "local_data_opts", "min_wav_duration", "max_wav_duration", "max_data_loss"]
+        names += ["labels", "relabel", "label_args", "whisper_dir", "lang"] if o.labels else []
         script = Path("local/data.sh")
         own = sorted(p for p in (*Path("local").rglob("*"), Path("db.sh")) if p.is_file() and p.suffix != ".pyc")
         yield Step(
             title=" ".join(self.sets),
             out=Path(o.datadir),
-            jobs=tuple(Job(tuple(words)) for words in jobs),
+            jobs=tuple(jobs),
             settings={name: getattr(o, name) for name in names} | {"sets": self.sets},
             reads=dict.fromkeys([script, *own], ""),
             writes=tuple(self.layout.data(name) / file for name in self.sets for file in _DATA_FILES),
@@ -130,7 +126,7 @@ class Steps:
         self.options.need("inference_config", "decode")
         for config in self.options.words("inference_config"):
             for name in self.options.words("test_sets"):
-                yield self._decoding(config, name)
+                yield decoding_step(self, config, name)
 
     def score(self) -> Iterator[Step]:
         """Stage 6: error rates of what was decoded, and the table of all results."""
@@ -143,7 +139,7 @@ class Steps:
                 title=f"{out.parent.name}/{name}",
                 out=out,
                 jobs=(Job(tuple(self.commands.score(config, name))),),
-                settings={"token_list": str(self.layout.tokens)},
+                settings={"token_list": str(self.layout.tokens), "normalizer": self.options.normalizer},
                 reads={out / "text": "decode", data / "text": "data", data / "utt2spk": "data"},
                 writes=written,
                 stamp_name=".score.stamp.json",
@@ -157,6 +153,12 @@ class Steps:
         """(configuration, set) of every decode directory that the options ask for."""
         self.options.need("inference_config", "score")
         return [(c, s) for c in self.options.words("inference_config") for s in self.options.words("test_sets")]
+
+    def _labelling(self, name: str) -> tuple[Job, Job]:
+        o, log = self.options, self.layout.labels(name) / "logdir" / "label.JOB.log"
+        gpu = {"gpus": o.ngpu, "submit": "cuda_cmd" if o.ngpu else "decode_cmd"}
+        return (Job(tuple(self.commands.label(name, "--job", "JOB")), log, o.nj, **gpu),
+                Job(tuple(self.commands.label(name, "--merge", "true"))))
 
     def _tokens(self) -> Step:
         o, out = self.options, self.layout.tokens
@@ -270,41 +272,18 @@ class Steps:
         frozen = "decoder.blocks" in (settings.get("freeze_param") or ())
         return training_hours(set_size(self.layout.data(self.options.train_set)), settings, 1.5 if frozen else 2.0)
 
-    def _decoding(self, config: str, name: str) -> Step:
-        o, data, out = self.options, self.layout.data(name), self.layout.decoding(config, name)
-        count = self.jobs_of(name, o.inference_nj)
-        gpu = {"gpus": o.ngpu, "submit": "cuda_cmd" if o.ngpu else "decode_cmd"}
-        array = Job(tuple(self.commands.decode(config, name, count)), out / "logdir" / "decode.JOB.log", count, **gpu)
-        states = self.layout.states(name)
-        source = {states / file: "dump" for file in ("states.scp", "shape", "meta.json")}
-        if o.feats_type != "states":
-            source = {data / "wav.scp": "data"}
-        own = (data / "utt2spk", data / "utt2num_samples", *self.layout.utt2lang(name))
-        model = {self.layout.model / file: "train_decoder" for file in (o.inference_model, "config.yaml")}
-        return Step(
-            title=f"{out.parent.name}/{name}",
-            out=out,
-            jobs=(array, Job(tuple(self.commands.decode_merge(config, name, count)))),
-            settings=self._decoding_settings(config) | {"model_file": o.inference_model},
-            reads=source | dict.fromkeys(own, "data") | model | self.drafts_from,
-            writes=tuple(out / file for file in ("text", "token", "score")),
-            keys=(data / "utt2spk", out / "text"),
-            work=("text",),
-            tag="inference_tag",
-            record=out.parent,
-            notes=decoding_hours(set_size(data), self._model_settings(), self._decoding_settings(config)),
-        )
-
     @property
     def drafts_from(self) -> dict[Path, str]:
         """Files of the CTC head that drafts for the decoder, and the stage that writes them."""
         return {self.layout.ctc / file: "train_adapter" for file in (WEIGHTS, "config.yaml") if self.drafter}
 
-    def _decoding_settings(self, config: str) -> dict[str, Any]:
+    def decoding_settings(self, config: str) -> dict[str, Any]:
+        """Flat settings of a decoding."""
         return read_decoding_settings(find_config(config), self.options.inference_args)
 
-    def _model_settings(self) -> dict[str, Any]:
-        config = self.options.asr_config  # a model that was only imported has none
+    def model_settings(self) -> dict[str, Any]:
+        """Flat settings of the recognition model's training; none of a model that was only imported."""
+        config = self.options.asr_config
         return read_settings(find_config(config), self.options.asr_args) if config else {}
 
     def _maker(self, path: str) -> str:

@@ -275,3 +275,13 @@ def test_all_tokens_of_a_word_are_hidden_together_and_words_that_are_given_stand
     found, predict = run(chained([3, 4, 5, 6]), 9, PLAIN, "gaps", given=draft, gamma=INFINITE, recheck=0.9)
     assert found.candidates[0].tokens == [3, 4, 5, 6] and found.passes == 2
     assert predict.seen[1][0].tolist() == [3, *[PLAIN.mask_id] * 3, 6, 0, 0, 0, 0]
+
+
+def test_a_second_look_stops_at_the_word_behind_unless_the_same_was_said_twice(run):
+    """The first slot is a 3, the others an end, and the first word is hidden."""
+    network = spread([[0.0, 0.0, 0.0, 1.0, 0.0], *[[1.0, 0.0, 0.0, 0.0, 0.0]] * 7])
+    for tokens, wanted in (([3, 3], [3, 3]), ([4, 3], [3]), ([4, 2], [3, 2])):
+        given = Given(tokens, confidence=[0.5, 1.0], words=[0, 1], ends=True)
+        found, _ = run(network, 8, CanvasSpec(5), "gaps", given=given, gamma=0.0, recheck=0.9)
+        assert found.candidates[0].tokens == wanted
+        assert found.passes == 1, "nothing was open before: it is the second look's"

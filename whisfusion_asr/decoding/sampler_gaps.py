@@ -155,7 +155,7 @@ def _parts(start: Start, spec: CanvasSpec) -> list[_Part]:
             parts[-1].open = True
             continue
         if parts[-1].open:
-            parts[-1].behind = token
+            parts[-1].behind = token.id
             parts.append(_Part())
         parts[-1].tokens.append(token)
     return parts
@@ -163,12 +163,14 @@ def _parts(start: Start, spec: CanvasSpec) -> list[_Part]:
 
 def _without(parts: Sequence[_Part], words: Collection[int]) -> list[_Part]:
     """The text with a gap in the place of each of these words."""
-    again = [_Part()]
+    again, hidden = [_Part()], -1
     for token in _text(parts):
         if token.word in words:
+            hidden = hidden if again[-1].open else token.id
             again[-1].open = True
             continue
         if again[-1].open:
+            again[-1].behind = None if token.id == hidden else token.id  # "had had" would lose one
             again.append(_Part())
         again[-1].tokens.append(token)
     if not again[-1].open:

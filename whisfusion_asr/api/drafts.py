@@ -104,16 +104,19 @@ def word_draft(words: Sequence[Word], threshold: float, tokenizer: Tokenizer) ->
     """
     tokens: list[int | None] = []
     sure: list[float] = []
-    for word in words:
+    numbers: list[int] = []
+    for number, word in enumerate(words):
         ids = continued(tokenizer, word.word, bool(tokens))
         unknown = not ids or (tokenizer.unk_id != tokenizer.eos_id and tokenizer.unk_id in ids)
         if word.confidence >= threshold and not unknown:
             tokens += ids
             sure += [word.confidence] * len(ids)
+            numbers += [number] * len(ids)
         elif not tokens or tokens[-1] is not None:
             tokens.append(None)
             sure.append(0.0)
-    return Given(tokens, confidence=sure)
+            numbers.append(-1)
+    return Given(tokens, confidence=sure, words=numbers)
 
 
 def continued(tokenizer: Tokenizer, text: str, behind: bool) -> list[int]:

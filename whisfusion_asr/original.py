@@ -10,7 +10,6 @@ from zlib import compress
 import torch
 
 from whisfusion_asr.data.audio import SAMPLE_RATE, AudioTable
-from whisfusion_asr.data.kaldi_dir import lengths
 from whisfusion_asr.data.whisper_tokens import all_tokens
 from whisfusion_asr.decoding.batches import token_batches
 from whisfusion_asr.decoding.output import Transcript
@@ -49,14 +48,6 @@ class OriginalSettings:
         conf = asdict(self)
         return OriginalWhisper(whisper_dir, device=device,
                                **{key: value for key, value in conf.items() if key not in ("decoder", "batch_size")})
-
-
-def longest_first(data_dir: str | Path) -> list[tuple[str, int]]:
-    """Utterances of a directory and their samples at 16 kHz: neighbours are of like length, too long ones come first.
-
-    A directory without transcripts will do.
-    """
-    return sorted(lengths(data_dir).items(), key=lambda pair: (-pair[1], pair[0]))
 
 
 def transcripts(

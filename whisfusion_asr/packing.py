@@ -12,6 +12,7 @@ from torch import nn
 
 from whisfusion_asr import __version__
 from whisfusion_asr.api import Drafter, load_encoder, load_network, load_tokens, text_form
+from whisfusion_asr.api.silence import FILE as SILENCE
 from whisfusion_asr.data.tokenizer import WHISPER_EOS, write_tokens
 from whisfusion_asr.decoding.settings import DecodingSettings
 from whisfusion_asr.errors import UserError
@@ -67,6 +68,8 @@ def pack_experiment(exp_dir: str | Path, out: str | Path, settings: DecodingSett
             parts = _write_network(encoder, read_config(encoder_dir), SPEECH_PARTS, folder / ENCODER)
             _write_yaml(folder / ENCODER / "config.yaml", parts | {"token_list": []})  # without head it has no tokens
         _write_yaml(folder / DECODING, settings.as_conf())
+        if (exp_dir / SILENCE).is_file():
+            shutil.copyfile(exp_dir / SILENCE, folder / SILENCE)
         packed = Packed(license, _parameters(network, encoder, drafter), _describe_tokens(config, tokens),
                         _describe_states(network if encoder is None else encoder),
                         None if encoder_dir is None else Path(encoder_dir), settings.as_conf())

@@ -63,7 +63,7 @@ class Transcriber:
                                        recording.piece(window.start, window.end))
 
     def decoded(self, utterance: Utterance) -> Transcript:
-        """The transcript of one window."""
+        """The transcript of a window, or of a part of one with known words."""
         return next(self.speech2text.decode_many([utterance]))
 
     @torch.no_grad()

@@ -109,7 +109,7 @@ def test_the_arithmetic_is_in_meta_json(place, capsys):
     for name, words in (("bf16", ["--dtype", "bfloat16"]), ("int8", ["--quantize", "int8"])):
         records = run(place, name, 2, *words)
         meta = json.loads((place / name / "meta.json").read_text())
-        assert meta[words[0].removeprefix("--")] == words[1] and len(records) == len(SAMPLES)
+        assert meta[words[0].removeprefix("--")] == meta["dtype"] == words[1] and len(records) == len(SAMPLES)
     with pytest.raises(SystemExit):
         run(place, "half", 1, "--dtype", "float16")
     assert "float16 needs a CUDA device" in capsys.readouterr().err

@@ -39,7 +39,7 @@ BASES = {
 
 
 def kind(path: Path) -> str:
-    """First part of the name: train, decode, ar, whisper, preset, sweep, ablate; espnet: for ESPnet's own programs."""
+    """First part of the name: train, decode, ar, whisper, preset, sweep, ablate; espnet: read by ESPnet's programs."""
     return "espnet" if path.stem.endswith(ESPNET) else path.name.partition("_")[0]
 
 
@@ -110,8 +110,7 @@ def build(tmp_path_factory: pytest.TempPathFactory, toy_whisper: Path, toy_whisp
 
 
 def test_every_file_is_of_a_known_kind() -> None:
-    kinds = {"train", "decode", "ar", "whisper", "preset", "sweep", "ablate", "espnet"}
-    assert {kind(path) for path in FILES} == kinds
+    assert {kind(path) for path in FILES} == {"train", "decode", "ar", "whisper", "preset", "sweep", "ablate", "espnet"}
     assert all((ROOT / "conf" / base.name).is_file() or kind(base) == "decode" for base in BASES)
 
 

@@ -77,3 +77,6 @@ def test_without_any_ear_times_are_refused(tmp_path):
     folder = experiment(tmp_path / "exp", **DEAF, decoder_conf=ONE_HEAD | {"conditioned": False})
     with pytest.raises(UserError, match="exp/config.yaml: word_times needs ctc: ctc_head or a decoder with"):
         Speech2Text(folder, word_times=True)
+    listens = experiment(tmp_path / "listens", **DEAF, decoder_conf=ONE_HEAD)
+    with pytest.raises(UserError, match="looks into the decoder's layers, which compile hides"):
+        Speech2Text(listens, word_times=True, running={"compile": "default"})

@@ -14,7 +14,7 @@ from whisfusion_asr.scoring import compare_systems, read_score_dir, score_files
 REFERENCES = {f"s{number % 16:02d}-{number:03d}": "the cat sat on a mat" for number in range(80)}
 META = {"sampler": "pdd", "audio_seconds": 200.0, "decode_seconds": 2.0, "passes": 4.0, "rows": 12.5,
         "device": "cpu", "threads": 1, "jobs": 2, "batch": "500 slots and frames",
-        "processor": "a chip", "peak_memory_mib": 512.4}  # fmt: skip
+        "processor": "a chip", "peak_memory_mib": 512.4, "dtype": "float32"}  # fmt: skip
 LOG = "host INFO: {part}: {count:,} trainable, 7 frozen parameters\nhost INFO: 1epoch results: [train] time={time}\n"
 
 
@@ -93,6 +93,28 @@ def test_a_decoding_without_candidates_tells_itself_what_was_timed(here):
     assert "encoder: ar not timed (states from disk), beam timed" in page
 
 
+def test_where_only_some_encode_the_encoder_is_left_out_of_all(here):
+    """20 s of decoding, 15 of them the encoder's, beside 10 s from states on disk."""
+    decoded("exp/x/states", 4, meta={"decode_seconds": 10.0, "seconds": {"decode": 9.0, "select": 1.0}})
+    decoded("exp/x/audio", 4, meta={"decode_seconds": 20.0, "seconds": {"decode": 5.0, "encode": 15.0},
+                                    "encoder": "timed"})  # fmt: skip
+    Path("exp/x/audio/test/candidates.jsonl").unlink()
+    _, found, page = compare("--systems", "a=exp/x/states", "b=exp/x/audio", "--against", "a")
+    assert [row["rtfx"] for row in found["sets"]["test"]["systems"]] == [20.0, 40.0]
+    assert "encoder left out of RTFx" in page and "- encoder:" not in page
+    _, found, _ = compare("--systems", "b=exp/x/audio", "c=exp/x/audio", "--against", "b")
+    assert [row["rtfx"] for row in found["sets"]["test"]["systems"]] == [10.0, 10.0]
+
+
+def test_references_of_whisper_are_no_truth(here):
+    for place in ("exp/ar/greedy", "exp/x/pdd"):
+        summary = Path(place, "test/summary.json")
+        summary.write_text(json.dumps(json.loads(summary.read_text()) | {"labelled": 12}))
+    _, found, page = compare("--systems", *SYSTEMS[:2], "--against", "ar")
+    assert found["sets"]["test"]["labelled"] == 12
+    assert "The original Whisper wrote 12 of the references" in page
+
+
 def test_no_system_but_the_reference_stands_without_p_values(here):
     rows, _, _ = compare("--systems", *SYSTEMS, "--against", "pdd")
     places = [place for place, heading in enumerate(rows[0]) if heading.startswith("p ")]
@@ -111,6 +133,7 @@ def test_few_speakers_give_no_p_value(here):
 def test_conditions_that_differ_are_told(here):
     _, _, page = compare("--systems", *SYSTEMS, "--against", "ar")
     assert "Decoded by all alike: device cpu; processor a chip; threads 1; jobs 2; encoder not timed" in page
+    assert "; dtype float32." in page
     different = page[page.index("**RTFx and memory were measured under different conditions:**") :].splitlines()
     assert different[2] == "- batch: ar 1 utterance, pdd 500 slots and frames, ctc 500 slots and frames"
     assert "Told by none: gpu." in page

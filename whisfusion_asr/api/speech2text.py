@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from whisfusion_asr.api.alone import ALONE
 from whisfusion_asr.api.drafts import Drafter, begin, continued, words_of
 from whisfusion_asr.api.loading import canvas_spec, load_encoder, load_network, load_tokens
+from whisfusion_asr.api.silence import read_bound, silent
 from whisfusion_asr.api.word_times import check_can_time, token_spans
 from whisfusion_asr.data.languages import language_id
 from whisfusion_asr.decoding.batches import in_halves, token_batches
@@ -76,8 +77,9 @@ class Speech2Text:
         settings, run = _checked(inference), options_from(RunOptions, running or {}, "running")
         self.network, config = load_network(exp_dir, model_file, device)
         if word_times:
-            check_can_time(self.network, f"{exp_dir}/config.yaml")
+            check_can_time(self.network, f"{exp_dir}/config.yaml", run.compile is not None)
         model_conf = config.get("model_conf") or {}
+        self._bound = read_bound(exp_dir)
         self._place, self._decoder = f"{exp_dir}/config.yaml", config.get("decoder")
         self._trained_canvas = model_conf.get("canvas_conf")
         self._ahead = (model_conf.get("gap_conf") or {}).get("ahead")
@@ -111,6 +113,7 @@ class Speech2Text:
 
     def _use(self, settings: DecodingSettings) -> None:
         self.settings = settings
+        self.silence = self._bound if settings.engine.silence is None else settings.engine.silence
         sampler, part = settings.sampler, "ctc" if settings.sampler == "ctc_greedy" else "decoder"
         if getattr(self.network, part) is None or self.network.encoder is None:
             raise UserError(f"{self._place}: sampler {sampler} needs encoder: and {part}:; one is missing")
@@ -211,8 +214,8 @@ class Speech2Text:
         first = begin(self, batch, states, frames, logits, counts)
         counts = first.counts
         jobs = [self.job(*of) for of in zip(batch, counts, first.given, strict=True)]
-        silence = self.settings.engine.silence is not None
-        heard = [i for i, count in enumerate(counts) if count != 0 or not silence or batch[i].given is not None]
+        quiet = silent(self, logits, frames, counts)
+        heard = [i for i, utterance in enumerate(batch) if not quiet[i] or utterance.given is not None]
         results = [Decoded([Candidate([], [], 1.0)], 0, 0, ["silence"], [0])] * len(batch)
         if heard:
             lengths = torch.tensor([len(jobs[i].start.tokens) for i in heard], device=self.device)
@@ -230,7 +233,7 @@ class Speech2Text:
     def _limits(self, start: float) -> EngineLimits:
         engine = self.settings.engine
         budget = None if engine.budget_ms is None else engine.budget_ms / 1000 - (time.perf_counter() - start)
-        return EngineLimits(budget, engine.silence)
+        return EngineLimits(budget, self.silence if self.network.ctc is None else None)
 
     def job(self, utterance: Utterance, count: int | None, given: Given | None) -> Job:
         """Its canvas, as long as the model's rule has it, with what is given. count: CTC tokens, None without CTC."""

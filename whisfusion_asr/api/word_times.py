@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from whisfusion_asr.api.speech2text import Speech2Text
 
 
-def check_can_time(network: Whisfusion, place: str) -> None:
+def check_can_time(network: Whisfusion, place: str, compiled: bool) -> None:
     """Raise UserError for a network that cannot tell when its words were said. place: begins the message."""
     if network.ctc is None and not _listens(network):
         raise UserError(f"{place}: word_times needs ctc: ctc_head or a decoder with cross-attention; both are missing")
+    if network.ctc is None and compiled:
+        raise UserError(f"{place}: word_times without ctc: ctc_head looks into the decoder's layers, which compile "
+                        "hides; leave compile out")
 
 
 def token_spans(model: "Speech2Text", states: Tensor, tokens: Sequence[int], heard: Tensor | None) -> np.ndarray:

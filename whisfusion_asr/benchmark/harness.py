@@ -13,12 +13,13 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from whisfusion_asr import __version__
 from whisfusion_asr.errors import UserError
@@ -94,19 +95,36 @@ class Report:
 
 
 def measure(
-    functions: Mapping[str, Callable[[], object]], warm_up: int = 1, repeats: int = 5, device: str = "cpu"
+    functions: Mapping[str, Callable[[], object]], warm_up: int = 1, repeats: int = 5, device: str = "cpu",
+    once: Collection[str] = (),
 ) -> dict[str, Measurement]:
     """Time functions that take turns: each `warm_up` times unmeasured, then each once per repeat, in order.
 
-    device: "cuda" waits for the device before the clock is read. Raises UserError for fewer than one repeat.
+    device: "cuda" waits for the device before the clock is read; once: functions so slow that they are called a single
+        time, in the first round, without warm-up. Raises UserError for fewer than one repeat.
     """
     if repeats < 1 or warm_up < 0:
         raise UserError(f"benchmark: --repeats {repeats} must be at least 1 and --warm_up {warm_up} at least 0")
-    for function in functions.values():
-        for _ in range(warm_up):
+    for name, function in functions.items():
+        for _ in range(0 if name in once else warm_up):
             function()
-    rounds = [{name: _once(function, device) for name, function in functions.items()} for _ in range(repeats)]
-    return {name: _joined([one[name] for one in rounds]) for name in functions}
+    rounds = [
+        {name: _once(function, device) for name, function in functions.items() if not number or name not in once}
+        for number in range(repeats)
+    ]
+    return {name: _joined([one[name] for one in rounds if name in one]) for name in functions}
+
+
+@torch.inference_mode()
+def count_work(function: Callable[[], object]) -> int:
+    """Call a function; returns its floating-point operations in matrix products and attention, 2 for a multiply-add."""
+    formulas = {
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+        torch.ops.aten._int_mm: lambda a, b, **_: 2 * a[0] * a[1] * b[1],
+    }
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+        function()
+    return counter.get_total_flops()
 
 
 def _once(function: Callable[[], object], device: str) -> Measurement:
@@ -156,9 +174,9 @@ def _resident(field_name: str) -> int | None:
     return None
 
 
-def gemm_rate(device: str = "cpu", seconds: float = 0.5) -> float:
-    """fp32 GFLOP/s of this moment: the best of the products of two square matrices done within some seconds."""
-    left, right = (torch.randn(GEMM_SIZE, GEMM_SIZE, device=device) for _ in range(2))
+def gemm_rate(device: str = "cpu", seconds: float = 0.5, dtype: str = "float32") -> float:
+    """GFLOP/s of this moment: the best of the products of two square matrices done within some seconds."""
+    left, right = (torch.randn(GEMM_SIZE, GEMM_SIZE, device=device).to(getattr(torch, dtype)) for _ in range(2))
     left @ right
     best, end = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < end:

@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     machine = harness.environment(args.device, args.dtype)
     report = module.run(args)
     machine["load after"], machine["gemm fp32 GFLOP/s after"] = harness.load(), harness.gemm_rate(args.device)
+    machine["dtype"] = args.dtype  # a benchmark may have chosen it
     print(report.markdown(machine), end="")
     if args.out:
         print("wrote " + " and ".join(str(place) for place in report.write(args.out, machine)))

@@ -121,7 +121,7 @@ def conditions(device: str, running: Mapping[str, str]) -> dict[str, Any]:
     unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     found = {"processor": cpu_model(), "threads": torch.get_num_threads(), "peak_memory_mib": round(peak, 1),
-             "dtype": "float32", **running}
+             "dtype": running.get("quantize", "float32"), **running}
     if torch.device(device).type == "cuda":
         gpu = torch.cuda.max_memory_allocated(device) / 2**20
         found |= {"gpu": torch.cuda.get_device_name(device), "peak_gpu_memory_mib": round(gpu, 1)}

@@ -6,6 +6,7 @@ It always hears 30 s windows with all their states. Each job writes its part, --
 is a decode directory as that of `decode`, with the seconds of encoder and decoder apart.
 """
 
+from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,28 +15,14 @@ import torch
 import transformers
 
 from whisfusion_asr import __version__
-from whisfusion_asr.bin.arguments import boolean, command_parser
+from whisfusion_asr.bin.arguments import add_original_options, boolean, command_parser
 from whisfusion_asr.bin.decode import conditions, told
 from whisfusion_asr.config import apply_overrides, read_yaml
+from whisfusion_asr.data.kaldi_dir import longest_first
 from whisfusion_asr.decoding.conf import options_from
 from whisfusion_asr.decoding.output import merge_parts, write_part
 from whisfusion_asr.errors import UserError, exits_cleanly
-from whisfusion_asr.original import OriginalSettings, longest_first, transcripts
-
-
-def arguments() -> Any:
-    """The command's options."""
-    parser = command_parser(__doc__)
-    parser.add_argument("--whisper_dir", required=True, help="folder of the Whisper model, Hugging Face's layout")
-    parser.add_argument("--config", help="YAML as conf/ar_whisper.yaml; without it greedy, English, 8 at a time")
-    parser.add_argument("--inference_args", default="", help="overrides, e.g. 'num_beams=5 language=de'")
-    parser.add_argument("--data_dir", required=True, help="Kaldi directory of the set; transcripts are not needed")
-    parser.add_argument("--out", required=True, type=Path, help="decode directory")
-    parser.add_argument("--num_jobs", type=int, default=1)
-    parser.add_argument("--job", type=int, default=1, help="1 to num_jobs")
-    parser.add_argument("--merge", type=boolean, default=False, help="join the parts instead of decoding")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    return parser
+from whisfusion_asr.original import OriginalSettings, transcripts
 
 
 def read_settings(path: str | None, overrides: list[str]) -> OriginalSettings:
@@ -44,31 +31,47 @@ def read_settings(path: str | None, overrides: list[str]) -> OriginalSettings:
     return options_from(OriginalSettings, conf, path or "--inference_args")
 
 
-@exits_cleanly
-def main(argv: list[str] | None = None) -> None:
-    """Decode one job's utterances, or merge all jobs."""
-    args = arguments().parse_args(argv)
+def write_job(args: Namespace, chosen: list[tuple[str, int]]) -> None:
+    """Transcribe the utterances, `(key, samples)`, of job `args.job` (1 if it is None), and write its part."""
     settings = read_settings(args.config, args.inference_args.split())
     if not Path(args.whisper_dir).is_dir():
         raise UserError(f"--whisper_dir {args.whisper_dir}: no such folder; give a complete Whisper model")
-    chosen = longest_first(args.data_dir)
-    if args.merge:
-        _merge(args, settings, [key for key, _ in chosen])
-        return
-    mine = chosen[args.job - 1 :: args.num_jobs]
+    job = args.job or 1
+    mine = chosen[job - 1 :: args.num_jobs]
     model = settings.model(args.whisper_dir, args.device)
     found = transcripts(model, args.whisper_dir, args.data_dir, mine, settings.batch_size)
-    write_part(args.out, args.job, told(found, len(mine)),
-               lambda: conditions(args.device) | {"search": model.search, "cpu_seconds": model.cpu_seconds})
+
+    def ran_on() -> dict[str, Any]:
+        told_by_all = conditions(args.device, {"dtype": settings.precision})
+        return told_by_all | described(args, settings) | {"search": model.search, "cpu_seconds": model.cpu_seconds}
+
+    write_part(args.out, job, told(found, len(mine)), ran_on)
 
 
-def _merge(args: Any, settings: OriginalSettings, keys: list[str]) -> None:
-    many = settings.batch_size > 1
-    place = {"whisper_dir": args.whisper_dir, "device": args.device, "context": "30 s window, all states",
-             "sampler": f"{settings.num_beams} beams" if settings.num_beams > 1 else "greedy",
-             "batch": f"{settings.batch_size} utterances" if many else "1 utterance", "dtype": settings.precision,
-             "version": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
-    totals = merge_parts(args.out, args.num_jobs, keys, asdict(settings) | place)
+def described(args: Namespace, settings: OriginalSettings) -> dict[str, Any]:
+    """What meta.json tells of the model and its search."""
+    one = settings.batch_size == 1
+    return asdict(settings) | {
+        "whisper_dir": args.whisper_dir, "device": args.device, "context": "30 s window, all states",
+        "sampler": "greedy" if settings.num_beams == 1 else f"{settings.num_beams} beams",
+        "batch": "1 utterance" if one else f"{settings.batch_size} utterances",
+        "version": __version__, "torch": torch.__version__, "transformers": transformers.__version__,
+    }  # fmt: skip
+
+
+@exits_cleanly
+def main(argv: list[str] | None = None) -> None:
+    """Decode one job's utterances, or merge all jobs."""
+    parser = command_parser(__doc__)
+    add_original_options(parser)
+    parser.add_argument("--job", type=int, default=1, help="1 to num_jobs")
+    parser.add_argument("--merge", type=boolean, default=False, help="join the parts instead of decoding")
+    args = parser.parse_args(argv)
+    chosen = longest_first(args.data_dir)
+    if not args.merge:
+        write_job(args, chosen)
+        return
+    totals = merge_parts(args.out, args.num_jobs, [key for key, _ in chosen], {})
     seconds = totals["seconds"]
     print(f"{args.out}: {totals['utterances']} utterances, RTF {totals['rtf']}, encoder {seconds['encode']} s, "
           f"decoder {seconds['decode']} s, flags {totals['flags']}")

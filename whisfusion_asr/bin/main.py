@@ -24,6 +24,8 @@ COMMANDS = {
     "evaluate_text": "bound a text model's likelihood on held-out text, beside n-grams",
     "decode": "decode states or audio with a trained model",
     "decode_whisper": "decode audio with the original Whisper, left to right, for comparison",
+    "label": "let the original Whisper transcribe what has no transcript",
+    "calibrate": "find below which confidence a model hears no speech",
     "refine": "predict the doubtful words of another system's hypotheses again",
     "transcribe": "transcribe audio files of any length: text, json or subtitles",
     "pack": "put a trained model into one file that needs nothing else, and upload it if asked",

@@ -44,8 +44,9 @@ class EngineOptions:
         null for what suits the device (BATCH_TOKENS)
     budget_ms: time for one utterance, after which its best transcript so far counts; null for no limit. Utterances
         are then decoded one by one, and the text depends on the machine's speed.
-    silence: the transcript is empty if CTC counts no token, if the first pass finds none, or if the mean probability
-        of the first pass's tokens is below this; null takes everything for speech
+    silence: the transcript is empty if CTC hears no token, or none of a mean probability of at least this; without a
+        CTC head if the first pass finds no token, or none so sure; null for the experiment's own bound (`whisfusion
+        calibrate`, which a recipe calls), or for taking everything for speech where it has none
     draft: start from CTC's greedy tokens instead of an empty canvas, those below this probability hidden; with sampler
         gaps from its words, with a gap for those of which some token is below it; 0 is off
     """

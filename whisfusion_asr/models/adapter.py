@@ -139,7 +139,7 @@ class Adapter(nn.Module):
         return rotate(query + self.query_bias, rotary_table(slots, query.size(-1), RULER_BASE)) if self.ruler else query
 
     def weights(self, x: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, slots: Tensor,
-                fold: None = None, attention: Attend = attend) -> Tensor:
+                **_: object) -> Tensor:
         """How much each slot looks at each state: of `forward`'s arguments with R = B, (B, H, L, S)."""
         return attention_weights(self.query(x, slots), key, key_mask)
 

@@ -91,8 +91,8 @@ class Int8Linear(nn.Module):
         """x: (..., I) float32. Returns (..., O)."""
         rows = x.flatten(0, -2)
         scale = _scale(rows)
-        product = torch._int_mm((rows / scale).round().to(torch.int8), self.weight)
-        out = product.float() * scale * self.scale
+        product = torch._int_mm((rows / scale).round_().to(torch.int8), self.weight)
+        out = product.float().mul_(scale).mul_(self.scale)
         return (out if self.bias is None else out + self.bias).unflatten(0, x.shape[:-1])
 
 
@@ -119,6 +119,8 @@ def _use_dtype(decoder: nn.Module, device: torch.device, dtype: torch.dtype) -> 
 
 
 def _compile(decoder: nn.Module, mode: str, backend: str) -> None:
+    if getattr(decoder, "attention", None) == "auto":
+        decoder.attention = "sdpa"  # which can be traced; flash_attn asks the masks
     modes = {} if backend != "inductor" else {"mode": mode}
     compiled = torch.compile(decoder.hidden, dynamic=True, backend=backend, **modes)
     failures = torch._dynamo.exc.BackendCompilerFailed

@@ -75,8 +75,7 @@ class CrossAttention(nn.Module):
         """What x (R, S, D) asks the states, (R, H, S, E)."""
         return split_heads(self.q_proj(self.norm(x)), self.heads)
 
-    def weights(self, x: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, fold: None,
-                attention: Attend) -> Tensor:
+    def weights(self, x: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, *_: object) -> Tensor:
         """How much each slot looks at each state: of `forward`'s arguments with R = B, (B, H, S, T)."""
         return attention_weights(self.query(x), key, key_mask)
 

@@ -26,6 +26,18 @@ class Commands:
         corpus = ("--corpus_dir", o.corpus_dir) if o.corpus_dir else ()
         return ["bash", "local/data.sh", *corpus, *split_arguments(o.local_data_opts)]
 
+    def label(self, name: str, *task: str) -> list[str]:
+        """Let the original Whisper transcribe what has no transcript. task: `--job JOB`, or `--merge true`."""
+        o = self.options
+        return self.module(
+            "label",
+            *("--data_dir", self.layout.data(name), "--whisper_dir", o.whisper_dir),
+            *("--out", self.layout.labels(name), "--num_jobs", o.nj, *task, *self._device()),
+            *(("--inference_args", f"language={o.lang}") if o.lang else ()),
+            *(("--replace", "true") if o.relabel and name in (o.train_set, o.valid_set) else ()),
+            *split_arguments(o.label_args),
+        )
+
     def validate(self, name: str) -> list[str]:
         """Check a data directory; a test utterance may have an empty transcript, which counts insertions."""
         words = self.module("data", "validate", self.layout.data(name))
@@ -109,6 +121,13 @@ class Commands:
             *(("--init_param", *init) if init else ()),
             *split_arguments(arguments),
         )
+
+    def calibrate(self) -> list[str]:
+        """The model's bound of silence, from the validation set."""
+        o, data = self.options, self.layout.data(self.options.valid_set)
+        states = ("--states_dir", self.layout.states(o.valid_set)) if o.feats_type == "states" else ()
+        model = ("--exp_dir", self.layout.model, "--model_file", o.inference_model)
+        return self.module("calibrate", *model, "--data_dir", data, *states)
 
     def decode(self, config: str, name: str, jobs: int) -> list[str]:
         """Recognise a set, one job of many."""

@@ -16,6 +16,7 @@ def decoding_step(steps: "Steps", config: str, name: str) -> Step:
     o, data, out = steps.options, steps.layout.data(name), steps.layout.decoding(config, name)
     settings, commands = steps.decoding_settings(config), steps.commands
     count = steps.jobs_of(name, o.inference_nj)
+    before: list[Job] = []
     if settings.get("decoder") == "whisper":
         o.need("whisper_dir", "decode")
         one = commands.decode_original(config, name, count, "--job", "JOB")
@@ -25,15 +26,17 @@ def decoding_step(steps: "Steps", config: str, name: str) -> Step:
         reads = {data / "wav.scp": "data"} | ({segments: "data"} if segments.is_file() else {})
     else:
         one, merge = commands.decode(config, name, count), commands.decode_merge(config, name, count)
+        before = [Job(tuple(commands.calibrate()))]
         settings |= {"model_file": o.inference_model}
         reads = _model_and_source(steps, name)
+    own = (data / "utt2spk", data / "utt2num_samples", *steps.layout.utt2lang(name))
     gpu = {"gpus": o.ngpu, "submit": "cuda_cmd" if o.ngpu else "decode_cmd"}
     return Step(
         title=f"{out.parent.name}/{name}",
         out=out,
-        jobs=(Job(tuple(one), out / "logdir" / "decode.JOB.log", count, **gpu), Job(tuple(merge))),
+        jobs=(*before, Job(tuple(one), out / "logdir" / "decode.JOB.log", count, **gpu), Job(tuple(merge))),
         settings=settings,
-        reads=reads | {data / file: "data" for file in ("utt2spk", "utt2num_samples")},
+        reads=reads | dict.fromkeys(own, "data"),
         writes=tuple(out / file for file in ("text", "token", "score")),
         keys=(data / "utt2spk", out / "text"),
         work=("text",),

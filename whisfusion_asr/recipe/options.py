@@ -17,8 +17,9 @@ CHOICES = {
     "states_storage": ("int8", "float16", "float32"),
     "text_case": ("keep", "upper", "lower"),
     "punctuation": ("keep", "remove"),
-    "asr_task": ("diffusion", "espnet", "espnet_maskctc"),
+    "labels": ("", "whisper"),
     "normalizer": ("none", "published", "basic", "whisper_en", "cjk"),
+    "asr_task": ("diffusion", "espnet", "espnet_maskctc"),
 }
 
 
@@ -54,6 +55,9 @@ class Options:
     lang: str = _option("", "language, becomes part of the default tags")
     corpus_dir: str = _option("", "folder of the corpus, given to local/data.sh as --corpus_dir")
     local_data_opts: str = _option("", "options for local/data.sh")
+    labels: str = _option("", "whisper: the model of whisper_dir transcribes what has no transcript (stage 0)")
+    relabel: bool = _option(False, "label training and validation sets also where they have transcripts")
+    label_args: str = _option("", "more options of the labelling: --min_mean_log_prob -0.5 ...")
     min_wav_duration: float = _option(0.1, "shorter training and validation utterances are dropped (seconds)")
     max_wav_duration: float = _option(30.0, "longer training and validation utterances are dropped (seconds)")
     max_data_loss: float = _option(0.05, "largest share of a set that may be dropped before it is an error")
@@ -134,6 +138,10 @@ class Options:
         if self.languages and self.token_type in ("llama", "whisper"):
             raise UserError(f"--languages: the published tokens of --token_type {self.token_type} have no place for "
                             "them; take unigram, bpe or char")
+        if self.labels and not self.whisper_dir:
+            raise UserError("--labels whisper needs a complete Whisper model: give its folder with --whisper_dir DIR")
+        if self.relabel and not self.labels:
+            raise UserError("--relabel true replaces transcripts by labels: say whose, --labels whisper")
         for name in ("nj", "inference_nj", "num_nodes", "nbpe", "ctc_nbpe"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1, got {getattr(self, name)}")

@@ -48,20 +48,22 @@ class Steps:
         return list(dict.fromkeys(name for name in (o.train_set, o.valid_set, *o.words("test_sets")) if name))
 
     def data(self) -> Iterator[Step]:
-        """Stage 0: the corpus' own script, then every set is validated, training and validation sets are filtered."""
+        """Stage 0: the corpus' own script; sets are labelled if asked, validated, and filtered unless for tests."""
         o, run = self.options, self.commands
-        jobs = [run.local_data()]
+        jobs = [Job(tuple(run.local_data()))]
         for name in self.sets:
-            jobs.append(run.validate(name))
+            jobs += self._labelling(name) if o.labels else ()
+            jobs.append(Job(tuple(run.validate(name))))
             if name in (o.train_set, o.valid_set):
-                jobs.append(run.filter(name))
-        names = ("corpus_dir", "local_data_opts", "min_wav_duration", "max_wav_duration", "max_data_loss")
+                jobs.append(Job(tuple(run.filter(name))))
+        names = ["corpus_dir", "local_data_opts", "min_wav_duration", "max_wav_duration", "max_data_loss"]
+        names += ["labels", "relabel", "label_args", "whisper_dir", "lang"] if o.labels else []
         script = Path("local/data.sh")
         own = sorted(p for p in (*Path("local").rglob("*"), Path("db.sh")) if p.is_file() and p.suffix != ".pyc")
         yield Step(
             title=" ".join(self.sets),
             out=Path(o.datadir),
-            jobs=tuple(Job(tuple(words)) for words in jobs),
+            jobs=tuple(jobs),
             settings={name: getattr(o, name) for name in names} | {"sets": self.sets},
             reads=dict.fromkeys([script, *own], ""),
             writes=tuple(self.layout.data(name) / file for name in self.sets for file in _DATA_FILES),
@@ -151,6 +153,12 @@ class Steps:
         """(configuration, set) of every decode directory that the options ask for."""
         self.options.need("inference_config", "score")
         return [(c, s) for c in self.options.words("inference_config") for s in self.options.words("test_sets")]
+
+    def _labelling(self, name: str) -> tuple[Job, Job]:
+        o, log = self.options, self.layout.labels(name) / "logdir" / "label.JOB.log"
+        gpu = {"gpus": o.ngpu, "submit": "cuda_cmd" if o.ngpu else "decode_cmd"}
+        return (Job(tuple(self.commands.label(name, "--job", "JOB")), log, o.nj, **gpu),
+                Job(tuple(self.commands.label(name, "--merge", "true"))))
 
     def _tokens(self) -> Step:
         o, out = self.options, self.layout.tokens

@@ -100,6 +100,8 @@ def test_compiled_is_the_same_for_any_shape():
     plain, traced = decoder(), prepare(decoder(), RunOptions(compile="default"), backend="eager")
     for slots, rows in ((9, (0, 0, 1)), (12, (1, 0, 1, 0)), (5, (0, 1))):
         assert torch.allclose(asked(traced, slots, rows), asked(plain, slots, rows), atol=1e-5)
+    half = prepare(decoder(), RunOptions("bfloat16", compile="default"), backend="eager")
+    assert 1e-4 < far(asked(half), asked(plain)) < 0.02
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")

@@ -16,7 +16,6 @@ from whisfusion_asr.models.running import Int8Linear, RunOptions, prepare
 from whisfusion_asr.models.whisfusion import Predictor
 
 VOCAB, WIDTH, FRAMES = 40, 16, 30
-CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def decoder(kind: type[DiffusionDecoder] = DiffusionDecoder, device: str = "cpu") -> DiffusionDecoder:
@@ -111,7 +110,8 @@ def test_inductor():
     assert torch.allclose(found, asked(decoder()), atol=1e-4)
 
 
-@CUDA
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("options", [
     RunOptions("bfloat16"), RunOptions("float16"), RunOptions("bfloat16", compile="reduce-overhead"),
 ])

@@ -6,21 +6,25 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from torch import nn
 
 from whisfusion_asr import __version__
-from whisfusion_asr.api import load_encoder, load_network, load_tokens, text_form
-from whisfusion_asr.data.tokenizer import write_tokens
+from whisfusion_asr.api import Drafter, load_encoder, load_network, load_tokens, text_form
+from whisfusion_asr.api.silence import FILE as SILENCE
+from whisfusion_asr.data.tokenizer import WHISPER_EOS, write_tokens
 from whisfusion_asr.decoding.settings import DecodingSettings
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.files import atomic_write
+from whisfusion_asr.models.build import build_network
 from whisfusion_asr.models.whisfusion import DumpedStates, Whisfusion
+from whisfusion_asr.models.whisper_decoder import WhisperDiffusionDecoder
 from whisfusion_asr.models.whisper_encoder import WhisperEncoder
 from whisfusion_asr.pretrained.hub import WHISPER_FILES, find_model
-from whisfusion_asr.pretrained.pack import DECODING, ENCODER, write_pack
+from whisfusion_asr.pretrained.pack import DECODING, DRAFTER, ENCODER, write_pack
 from whisfusion_asr.pretrained.weight_files import write_safetensors
-from whisfusion_asr.pretrained.whisper import copy_encoder
+from whisfusion_asr.pretrained.whisper import NAMING_FILES, copy_decoder, copy_encoder
 from whisfusion_asr.report.model_card import Packed, model_card
 from whisfusion_asr.training.checkpoint import PACKED_WEIGHTS, WEIGHTS, read_config
 from whisfusion_asr.training.freeze import ready_made
@@ -29,32 +33,44 @@ SPEECH_PARTS = ("frontend", "specaug", "encoder")  # what makes the states
 PARTS = (*SPEECH_PARTS, "ctc", "decoder", "model")
 TEXT_KEYS = ("token_type", "text_case", "punctuation")
 LIBRARIES = ("torch", "numpy", "sentencepiece", "safetensors", "transformers")
-WHISPER, CARD = "whisper", "README.md"
+WHISPER, WHISPER_DECODER, CARD = "whisper", "whisper_decoder", "README.md"
 
 
 def pack_experiment(exp_dir: str | Path, out: str | Path, settings: DecodingSettings, model_file: str = WEIGHTS,
-                    encoder_dir: str | Path | None = None, license: str = "") -> None:
-    """Write an experiment, and the encoder that made its states, as one tar.
+                    encoder_dir: str | Path | None = None, license: str = "", draft_dir: str | Path | None = None,
+                    draft_model: str = WEIGHTS) -> None:
+    """Write an experiment, the encoder that made its states and the CTC head that drafts for it, as one tar.
 
     settings: of the decoding that Speech2Text.from_pretrained takes by default; license: line of the card
-    raises UserError: an experiment without its weights, one on dumped states without encoder_dir, one that does not fit
+    draft_dir, draft_model: experiment of the CTC head, where it is not the model's own, and its weights
+    raises UserError: an experiment without its weights, one on dumped states without encoder_dir, a decoding that needs
+        a draft without draft_dir, one of these that does not fit
     """
     exp_dir, out = Path(exp_dir), Path(out)
     network, config = load_network(exp_dir, model_file)
     encoder = None if encoder_dir is None else load_encoder(encoder_dir)
     _check_encoder(exp_dir, network, encoder_dir, encoder)
+    drafter = None
+    if draft_dir is not None:
+        drafter = Drafter.load(draft_dir, draft_model, "cpu", network.encoder.output_size)
+    elif settings.sampler == "gaps" and settings.engine.draft and network.ctc is None:
+        raise UserError(f"{exp_dir} has no CTC head for engine_conf.draft: name what drafts with --draft_dir DIR")
     folder = out.with_name(f".{out.name}.parts")  # one name, so that what a killed run left does not pile up
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(parents=True)
         tokens = _write_tokens(exp_dir, config, folder)
         own = _write_network(network, config, PARTS, folder)
+        if drafter is not None:
+            _write_drafter(drafter, Path(draft_dir), folder / DRAFTER)
         _write_yaml(folder / "config.yaml", own | tokens)
         if encoder is not None:
             parts = _write_network(encoder, read_config(encoder_dir), SPEECH_PARTS, folder / ENCODER)
             _write_yaml(folder / ENCODER / "config.yaml", parts | {"token_list": []})  # without head it has no tokens
         _write_yaml(folder / DECODING, settings.as_conf())
-        packed = Packed(license, _parameters(network, encoder), _describe_tokens(config, tokens),
+        if (exp_dir / SILENCE).is_file():
+            shutil.copyfile(exp_dir / SILENCE, folder / SILENCE)
+        packed = Packed(license, _parameters(network, encoder, drafter), _describe_tokens(config, tokens),
                         _describe_states(network if encoder is None else encoder),
                         None if encoder_dir is None else Path(encoder_dir), settings.as_conf())
         with atomic_write(folder / CARD) as file:
@@ -93,17 +109,39 @@ def _write_tokens(exp_dir: Path, config: Mapping[str, Any], folder: Path) -> dic
 def _write_network(network: Whisfusion, config: Mapping[str, Any], parts: tuple[str, ...],
                    folder: Path) -> dict[str, Any]:
     """Write the weights of some parts. Returns their keys of config.yaml, no path outside of the folder in them."""
-    brought = ready_made(network)
+    brought = _unchanged(network, config)
     chosen = {name: tensor.clone() for name, tensor in network.state_dict().items()
               if name not in brought and name.split(".")[0] in parts}
     if chosen:  # Whisper's encoder alone is all in its own folder
         write_safetensors(folder / PACKED_WEIGHTS, chosen)
     keys = {key: config[key] for part in parts for key in (part, f"{part}_conf") if config.get(key)}
-    if isinstance(network.encoder, WhisperEncoder):
+    if isinstance(network.encoder, WhisperEncoder) and "encoder" in parts:
         place = find_model(keys["encoder_conf"]["model"], WHISPER_FILES, "encoder_conf.model")
         copy_encoder(place, folder / WHISPER)
         keys["encoder_conf"] = keys["encoder_conf"] | {"model": WHISPER}
+    if isinstance(network.decoder, WhisperDiffusionDecoder) and "decoder" in parts:
+        place = find_model(keys["decoder_conf"]["model"], WHISPER_FILES + NAMING_FILES, "decoder_conf.model")
+        copy_decoder(place, folder / WHISPER_DECODER)
+        keys["decoder_conf"] = keys["decoder_conf"] | {"model": WHISPER_DECODER}
     return keys
+
+
+def _unchanged(network: Whisfusion, config: Mapping[str, Any]) -> set[str]:
+    """Names of the tensors that came with a Whisper folder and are as they are there."""
+    brought = ready_made(network)
+    if not isinstance(network.decoder, WhisperDiffusionDecoder):
+        return brought
+    fresh, now = build_network(config, len(config["token_list"])).state_dict(), network.state_dict()
+    return {name for name in brought if name not in now or torch.equal(now[name].cpu(), fresh[name])}
+
+
+def _write_drafter(drafter: Drafter, exp_dir: Path, folder: Path) -> None:
+    """Write the CTC head and its tokens as an experiment on states."""
+    config = read_config(exp_dir)
+    tokens = _write_tokens(exp_dir, config, folder)
+    head = _write_network(drafter.network, config, ("ctc",), folder)
+    states = {"encoder": "states", "encoder_conf": {"size": drafter.network.encoder.output_size}}
+    _write_yaml(folder / "config.yaml", head | states | tokens)
 
 
 def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
@@ -111,9 +149,10 @@ def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
         yaml.safe_dump(dict(content), file, sort_keys=False, allow_unicode=True)
 
 
-def _parameters(network: Whisfusion, encoder: Whisfusion | None) -> dict[str, int]:
+def _parameters(network: Whisfusion, encoder: Whisfusion | None, drafter: Drafter | None) -> dict[str, int]:
     """Number of parameters by part, the encoder's from where it is."""
-    parts = {"encoder": (encoder or network).encoder, "ctc": network.ctc, "decoder": network.decoder}
+    parts = {"encoder": (encoder or network).encoder, "ctc": network.ctc, "decoder": network.decoder,
+             "ctc (drafter)": None if drafter is None else drafter.network.ctc}
     return {name: _count(part) for name, part in parts.items() if part is not None}
 
 
@@ -123,6 +162,7 @@ def _count(module: nn.Module) -> int:
 
 def _describe_tokens(config: Mapping[str, Any], tokens: Mapping[str, Any]) -> str:
     kind = "sentencepiece" if config.get("bpemodel") else "character"
+    kind = "Whisper's" if tokens["token_list"][0] == WHISPER_EOS else kind
     form = [f"{key} {tokens[key]}" for key in ("text_case", "punctuation")]
     return f"{len(tokens['token_list'])} {kind} tokens, {', '.join(form)}"
 

@@ -1,7 +1,7 @@
 """Audio files of any length with Speech2Text: overlapping windows, words with times, seams predicted again.
 
 In the memory of two windows. Where two windows wrote different words in their overlap, the audio around the dispute is
-decoded once more on a canvas that keeps the words on which both agree.
+decoded once more on a canvas that keeps the words on which both agree, if the sampler can keep words.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from whisfusion_asr.api import Speech2Text, Utterance, log_probs
-from whisfusion_asr.data.audio import SAMPLE_RATE, count_samples, load_audio
+from whisfusion_asr.api import Speech2Text, Utterance, log_probs, token_spans
+from whisfusion_asr.data.audio import Recording
 from whisfusion_asr.decoding.output import Transcript
 from whisfusion_asr.decoding.stitch import Dispute, Seam, Window, plan_windows, stitch
 from whisfusion_asr.decoding.times import timed_words
@@ -44,42 +44,48 @@ class Transcriber:
 
         Raises UserError for a file that is not readable as audio.
         """
-        duration = count_samples(path) / SAMPLE_RATE
-        windows = plan_windows(duration, self.window, self.overlap)
-        again = _SecondLook(self, str(path), duration)
-        return stitch(((window, self._words(str(path), window)) for window in windows), again.answers)
+        recording = Recording(path)
+        windows = plan_windows(recording.duration, self.window, self.overlap)
+        name = Path(path).stem
+        again = _SecondLook(self, recording, name)
+        answers = again.answers if self.speech2text.settings.keeps_given else None
+        return stitch(((window, self._words(recording, name, window)) for window in windows), answers)
 
-    def _words(self, path: str, window: Window) -> list[Word]:
-        utterance = self._utterance(path, window)
-        found = [timed.word for timed in self.timed(utterance, self._decoded(utterance))]
+    def _words(self, recording: Recording, name: str, window: Window) -> list[Word]:
+        utterance = self.utterance(recording, name, window)
+        found = [timed.word for timed in self.timed(utterance, self.decoded(utterance))]
         self.progress(window.end)
         return found
 
-    def _utterance(self, path: str, window: Window) -> Utterance:
-        audio = load_audio(path, window.start, window.end)
-        return self.speech2text.encode(f"{Path(path).stem}-{round(window.start * 1000):08d}", audio)
+    def utterance(self, recording: Recording, name: str, window: Window) -> Utterance:
+        """A window of a recording, encoded. name: begins its utterance id."""
+        return self.speech2text.encode(f"{name}-{round(window.start * 1000):08d}",
+                                       recording.piece(window.start, window.end))
 
-    def _decoded(self, utterance: Utterance) -> Transcript:
+    def decoded(self, utterance: Utterance) -> Transcript:
+        """The transcript of a window, or of a part of one with known words."""
         return next(self.speech2text.decode_many([utterance]))
 
     @torch.no_grad()
     def timed(self, utterance: Utterance, transcript: Transcript) -> list[Timed]:
-        """The transcript's words with times from the CTC head; without one they share the window by their letters."""
-        network, places = self.speech2text.network, [p for _, p in self.speech2text.tokenizer.words(transcript.tokens)]
+        """The transcript's words with their times in the window."""
+        model, states = self.speech2text, utterance.states
         words = [Word(w["word"], w["confidence"]) for w in transcript.words]
-        frames, heard = len(utterance.states), None
-        if network.ctc is not None:
-            logits = network.ctc(utterance.states[None], torch.tensor([frames], device=utterance.states.device))
-            heard = log_probs(logits, 0, frames)
-        timed = timed_words(words, places, transcript.token_int, heard, frames, utterance.duration)
+        heard = None
+        if model.network.ctc is not None:
+            logits = model.network.ctc(states[None], torch.tensor([len(states)], device=states.device))
+            heard = log_probs(logits, 0, len(states))
+        spans = token_spans(model, states, transcript.token_int, heard)
+        places = [p for _, p in model.tokenizer.words(transcript.tokens)]
+        timed = timed_words(words, places, spans, len(states), utterance.duration)
         return [Timed(word, row) for word, row in zip(timed, places, strict=True)]
 
 
 class _SecondLook:
     """New words for the disputes of a seam."""
 
-    def __init__(self, transcriber: Transcriber, path: str, duration: float) -> None:
-        self.transcriber, self.path, self.duration = transcriber, path, duration
+    def __init__(self, transcriber: Transcriber, recording: Recording, name: str) -> None:
+        self.transcriber, self.recording, self.name = transcriber, recording, name
         self.speech2text = transcriber.speech2text
 
     def answers(self, seam: Seam) -> list[Sequence[Word]]:
@@ -91,9 +97,9 @@ class _SecondLook:
         sides = {len(self._tokens(side)) for side in (dispute.left, dispute.right)}
         if 0 in sides:  # there or not there: a canvas with room for words would always find some
             return dispute.preferred
-        window = Window(max(0.0, dispute.start - CONTEXT), min(self.duration, dispute.end + CONTEXT))
+        window = Window(max(0.0, dispute.start - CONTEXT), min(self.recording.duration, dispute.end + CONTEXT))
         before, after = _around(seam, number, window)
-        utterance = self.transcriber._utterance(self.path, window)
+        utterance = self.transcriber.utterance(self.recording, self.name, window)
         looks = [self._look(utterance, text_of(before), slots, text_of(after)) for slots in sorted(sides)]
         found = [look for look in looks if look]
         if not found:
@@ -106,7 +112,7 @@ class _SecondLook:
         parts = [part for part in (before, slots, after) if part]
         given = self.speech2text.given(*parts, ends=True)
         first = given.tokens.index(None)
-        transcript = self.transcriber._decoded(replace(utterance, given=given))
+        transcript = self.transcriber.decoded(replace(utterance, given=given))
         slots += len(transcript.token_int) - len(given.tokens)  # the sampler `gaps` may take more or fewer
         inside = [timed for timed in self.transcriber.timed(utterance, transcript)
                   if any(first <= place < first + slots for place in timed.places)]

@@ -25,6 +25,10 @@ ROOMS = {
     "transcription": {"api", "data", "decoding"},
     # an experiment as one file: the network through api, its weights, tokens, settings and card by their rooms
     "packing": {"api", "data", "decoding", "models", "pretrained", "report", "training"},
+    # the original Whisper over a data directory, beside what api decodes
+    "original": {"data", "decoding", "pretrained"},
+    # its transcripts as those of a data directory
+    "labels": {"data"},
     # other systems' hypotheses with api's Speech2Text
     "refinement": {"api", "decoding"},
     # measures the others from outside: everything but what ESPnet or a recipe drives

@@ -21,7 +21,7 @@ def options(words: list[str], **settings: object) -> argparse.Namespace:
 @pytest.mark.parametrize(("phase", "trained"), [("decoder", 261_531_648), ("adapter", 42_481_152)])
 def test_the_defaults_have_the_published_parameter_counts(phase, trained):
     with torch.device("meta"):
-        decoder = size._decoder(phase, options([], device="meta"))
+        decoder = size._decoder(phase, "auto", options([], device="meta"))
     assert sum(parameter.numel() for parameter in decoder.parameters()) == 261_531_648
     assert sum(p.numel() for p in decoder.parameters() if p.requires_grad) == trained
 
@@ -38,8 +38,20 @@ def test_decoding_makes_as_many_passes_as_ratios(monkeypatch):
     passes = []
     real = size.pdd
     monkeypatch.setattr(size, "pdd", lambda predict, *rest: real(lambda c: passes.append(c.shape) or predict(c), *rest))
-    size._decode(options([*SMALL, "--states", "9", "--slots", "12"]))()
+    size._decode("auto", options([*SMALL, "--states", "9", "--slots", "12"]))()
     assert passes == [(3, 12)] * 4
+
+
+def test_a_row_for_each_way(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda decoder: compiled.append(decoder.attention))
+    report = size.run(options([*SMALL, "--parts", "decoder", "--ways", "sdpa", "auto+compile"], repeats=1))
+    assert [(row["part"], row["way"]) for row in report.rows] == [("decoder", "sdpa"), ("decoder", "auto+compile")]
+    assert compiled == ["auto"]
+    assert all(row["per second"] == pytest.approx(1 / row["wall s"]) for row in report.rows)
+    assert "decoder, sdpa: CPU seconds for a second of audio" in report.summary
+    with pytest.raises(UserError, match="flash cannot run"):
+        size.run(options([*SMALL, "--ways", "flash"]))
 
 
 def test_a_canvas_without_room_for_the_text():

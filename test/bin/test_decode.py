@@ -82,6 +82,14 @@ def test_the_control_decodes_another_utterance(place):
     assert meta["selection"] == "confidence" and meta["utterances"] == len(SAMPLES) and meta["rows"] < 12
 
 
+def test_the_budget_is_one_word_on_the_command_line():
+    file = str(Path(__file__).parents[2] / "conf/decode_gaps.yaml")
+    for words, draft, gamma in (([], 0.98, 0.5), (["budget=fast"], 0.9, 1.0), (["budget=accurate"], 0.0, 0.1)):
+        settings, _ = read_settings(file, words)
+        assert (settings.engine.draft, settings.options.gamma) == (draft, gamma)
+    assert read_settings(file, ["sampler=pbeb"])[0].sampler == "pbeb"
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_any_sampler_may_be_named_on_the_command_line(tmp_path, sampler):
     """What the file says to its own sampler is kept where the other knows it, and no obstacle elsewhere."""

@@ -7,6 +7,7 @@ import pytest
 
 from whisfusion_asr.bin import doctor
 from whisfusion_asr.bin.doctor import Package
+from whisfusion_asr.models import flash
 
 
 def requirements(monkeypatch, declared: list[str], installed: dict[str, str]) -> None:
@@ -94,6 +95,16 @@ def test_devices_of_torch():
     assert lines[1] == "device cuda:0: NVIDIA X, 80 GiB"
     torch.cuda.device_count, torch.cuda.is_available = lambda: 0, lambda: False
     assert doctor.torch_report(torch)[1] == "device cpu (torch has CUDA, but no usable GPU was found)"
+
+
+def test_the_attention_that_decoders_take_here(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert doctor.attention_report(torch) == (
+        "attention: torch's SDPA; not flash_attn, since it runs on CUDA only, and this is cpu"
+    )
+    monkeypatch.setattr(flash, "why_not_flash", lambda *_: None)
+    assert doctor.attention_report(torch) == "attention: flash_attn"
 
 
 @pytest.mark.parametrize(("installed", "code"), [({"numpy": "2.4.6"}, 0), ({}, 1)])

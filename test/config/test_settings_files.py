@@ -19,6 +19,7 @@ import torch
 import yaml
 
 from whisfusion_asr.bin.decode import read_settings
+from whisfusion_asr.bin.decode_whisper import read_settings as read_original
 from whisfusion_asr.bin.import_encoder import read_encoder_conf
 from whisfusion_asr.config import read_yaml
 from whisfusion_asr.decoding.settings import DecodingSettings
@@ -38,7 +39,7 @@ BASES = {
 
 
 def kind(path: Path) -> str:
-    """First part of the name: train, decode, whisper, preset, sweep, ablate; espnet: read by ESPnet's own programs."""
+    """First part of the name: train, decode, ar, whisper, preset, sweep, ablate; espnet: read by ESPnet's programs."""
     return "espnet" if path.stem.endswith(ESPNET) else path.name.partition("_")[0]
 
 
@@ -109,7 +110,7 @@ def build(tmp_path_factory: pytest.TempPathFactory, toy_whisper: Path, toy_whisp
 
 
 def test_every_file_is_of_a_known_kind() -> None:
-    assert {kind(path) for path in FILES} == {"train", "decode", "whisper", "preset", "sweep", "ablate", "espnet"}
+    assert {kind(path) for path in FILES} == {"train", "decode", "ar", "whisper", "preset", "sweep", "ablate", "espnet"}
     assert all((ROOT / "conf" / base.name).is_file() or kind(base) == "decode" for base in BASES)
 
 
@@ -142,6 +143,14 @@ def test_decoding(path: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="made_up"):
             read_settings(str(tmp_path / "decode.yaml"), [])
             pytest.fail(f"{name(path)}: {place}.made_up was not refused")
+
+
+@pytest.mark.parametrize("path", of("ar"))
+def test_decoding_with_the_original_whisper(path: Path, tmp_path: Path) -> None:
+    assert read_original(str(path), []).decoder == "whisper"
+    (tmp_path / "ar.yaml").write_text(yaml.safe_dump(read_yaml(path) | {"made_up": 1}))
+    with pytest.raises(UserError, match="made_up"):
+        read_original(str(tmp_path / "ar.yaml"), [])
 
 
 @pytest.mark.parametrize("change", ["beam_size=5", "sampler_conf.beam_size=5", "control=deaf", "sampler_conf.remask=x"])

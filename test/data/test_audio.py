@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from whisfusion_asr.data.audio import AudioTable, count_samples, load_audio, resample, resampled_length
+from whisfusion_asr.data.audio import AudioTable, Recording, count_samples, load_audio, resample, resampled_length
 from whisfusion_asr.data.validate import inspect
 from whisfusion_asr.errors import UserError
 
@@ -52,6 +52,44 @@ def test_piece_equals_slice_of_the_whole(tmp_path: Path, suffix: str) -> None:
     whole = load_audio(path)
     np.testing.assert_array_equal(load_audio(path, 0.25, 0.75), whole[4000:12000])
     np.testing.assert_array_equal(load_audio(path, 0.5), whole[8000:])
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_a_recording_gives_the_pieces_of_its_file(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order with overlaps, far ahead, and back behind what is kept."""
+    monkeypatch.setattr("whisfusion_asr.data.audio.KEPT", 0.5)
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 6 * RATE), RATE)
+    whole, source = load_audio(path), Recording(path)
+    assert source.duration == 6.0
+    for start, end in ((0.0, 1.0), (0.75, 1.5), (1.25, 1.75), (4.5, 5.0), (4.25, 6.0), (0.5, 1.0), (None, None)):
+        piece = source.piece(start, end)
+        np.testing.assert_array_equal(piece, whole[round((start or 0) * RATE) : round((end or 6) * RATE)])
+        assert len(source._held) <= 2.6 * RATE or end is None, "no more than a piece and what is kept"
+    with open(path, "rb") as file:
+        opened = Recording(file)
+        np.testing.assert_array_equal(opened.piece(1.0, 2.0), whole[RATE : 2 * RATE])
+        np.testing.assert_array_equal(opened.piece(0.0, 0.5), whole[: RATE // 2])
+
+
+def test_pieces_in_order_decode_an_mp3_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, decoded = tmp_path / "a.mp3", []
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 20 * RATE), RATE)
+    read = soundfile.SoundFile.read
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda self, count, **how: decoded.append(count) or
+                        read(self, count, **how))
+    source = Recording(path)
+    for start in range(0, 18):
+        source.piece(start, start + 2)
+    assert sum(decoded) <= 20 * RATE
+
+
+def test_a_recording_names_its_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere.mp3: no such audio file"):
+        Recording(tmp_path / "nowhere.mp3")
+    soundfile.write(tmp_path / "a.wav", tone(440, RATE, 1.0), RATE)
+    with pytest.raises(UserError, match=r"a.wav: piece from 3 s to the end asked, but the audio ends at 1.00 s"):
+        Recording(tmp_path / "a.wav").piece(3.0)
 
 
 def test_piece_slightly_past_the_end_is_cut_there(tmp_path: Path) -> None:

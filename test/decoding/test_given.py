@@ -22,6 +22,11 @@ def test_an_empty_canvas():
     assert not start.text.any() and not start.confidence.any()
 
 
+def test_the_language_is_part_of_the_prefix():
+    start = start_canvas(5, CanvasSpec(5, eos_id=2, bos_id=1, languages=(3, 4)), Given([0]), language=4)
+    assert start.tokens.tolist() == [1, 4, 0, 5, 5] and start.fixed.tolist() == [True, True, True, False, False]
+
+
 def test_known_tokens_are_laid_behind_the_prefix():
     start = start_canvas(7, WITH_BOS, Given([3, None, 4, None]))
     assert start.tokens.tolist() == [1, 3, 5, 4, 5, 5, 5]

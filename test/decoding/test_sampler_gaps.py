@@ -72,6 +72,27 @@ def test_what_the_network_knows_is_restored(text, known, ahead, gamma, spec, spa
         assert [token for token in first if token in text] == [t for t, here in zip(text, known, strict=True) if here]
 
 
+@settings(deadline=None, max_examples=40)
+@given(text=texts.filter(bool), known=st.lists(st.booleans(), min_size=VOCAB, max_size=VOCAB), ahead=st.integers(1, 4),
+       gamma=st.sampled_from([0.0, INFINITE]))
+def test_what_is_known_behind_a_gap_is_not_written_twice(text, known, ahead, gamma):
+    """A network that never looks to the right: it goes on with the text to its end, whatever is known of it."""
+
+    def reads_on(canvas: torch.Tensor) -> torch.Tensor:
+        row, wanted, following = canvas[0].tolist(), [], []
+        for slot, token in enumerate(row):
+            if token != PLAIN.mask_id or not slot or row[slot - 1] != PLAIN.mask_id:
+                before = text.index(row[slot - 1]) + 1 if slot and row[slot - 1] in text else 0
+                following = [*text[before:], *[PLAIN.eos_id] * len(row)]
+            wanted.append(following.pop(0))
+        return 12.0 * torch.nn.functional.one_hot(torch.tensor(wanted), VOCAB)[None]
+
+    start = start_canvas(4 * VOCAB, PLAIN, kept(text, known[: len(text)]))
+    sampler = Sampler.of("gaps", {"ahead": ahead, "gamma": gamma})
+    (found,) = decode(FakePredict(reads_on), [Job("utt", start)], PLAIN, sampler)
+    assert found.candidates[0].tokens == text
+
+
 def test_the_canvas_that_the_network_sees(run):
     """Three known words with a gap between two of them and one at the end, two masks each, ends behind."""
     text = [3, 4, 5, 6, 7, 8]

@@ -11,7 +11,7 @@ from whisfusion_asr.api import Speech2Text
 from whisfusion_asr.decoding.output import Transcript
 from whisfusion_asr.decoding.pdd import Candidate
 from whisfusion_asr.decoding.selection import NEED_CTC, SELECTIONS, Selected, SelectionOptions, select
-from whisfusion_asr.decoding.times import timed_words
+from whisfusion_asr.decoding.times import ctc_spans, timed_words
 from whisfusion_asr.decoding.words import Word
 from whisfusion_asr.errors import UserError
 
@@ -120,7 +120,7 @@ def test_words_have_times_on_request(exp, inference):
         end = [*after.tokens, "<eos>"].index("<eos>")  # an untrained CTC head may write one
         places = [places for _, places in speech2text.tokenizer.words(after.tokens[:end])]
         log_probs = heard_alone(speech2text, after.utt_id)
-        wanted = timed_words(words, places, after.token_int, log_probs, len(log_probs), 1.0)
+        wanted = timed_words(words, places, ctc_spans(log_probs, after.token_int), len(log_probs), 1.0)
         assert after.words == [word.record() for word in wanted]
         assert before.words == [word.record() for word in words] and " ".join(w.word for w in words) == before.text
         assert after.timing.keys() == before.timing.keys() | {"times"}

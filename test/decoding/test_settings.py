@@ -33,7 +33,21 @@ def test_whole_numbers_are_numbers_and_lists_are_ratios():
     assert DecodingSettings.of({"sampler_conf": {"mask_ratios": [1, 0.5]}}).options.mask_ratios == (1.0, 0.5)
 
 
+@pytest.mark.parametrize(("conf", "draft", "gamma"), [
+    ({"budget": "accurate"}, 0.0, 0.1), ({"budget": "balanced"}, 0.98, 0.5), ({"budget": "fast"}, 0.9, 1.0),
+    ({"budget": "fast", "sampler_conf": {"gamma": 0.3}}, 0.9, 0.3),
+    ({"budget": "fast", "engine_conf": {"draft": 0.7}}, 0.7, 1.0), ({}, 0.0, 0.5),
+])
+def test_a_budget_is_draft_and_gamma_and_single_keys_stand_above_it(conf, draft, gamma):
+    settings = DecodingSettings.of({"sampler": "gaps", **conf})
+    assert (settings.engine.draft, settings.options.gamma) == (draft, gamma)
+    assert settings.as_conf().get("budget") == conf.get("budget")
+    assert DecodingSettings.of(settings.as_conf()) == settings
+
+
 @pytest.mark.parametrize(("conf", "message"), [
+    ({"sampler": "gaps", "budget": "quick"}, "budget: 'quick' is unknown; choose one of accurate, balanced, fast"),
+    ({"sampler": "pdd", "budget": "fast"}, "budget: fast is a setting of sampler gaps; sampler pdd has none"),
     ({"samplr": "pdd"}, "decoding: unknown key samplr; did you mean sampler?"),
     ({"sampler": "ppd"}, "sampler: 'ppd' is unknown; did you mean pdd"),
     ({"sampler_conf": 3}, "sampler_conf: expected keys and values, got 3"),

@@ -204,8 +204,6 @@ def test_bad_input_is_named(exp, tmp_path):
     no_ctc = experiment(tmp_path / "exp", ctc=None, decoder_conf={"size": 16, "attention_heads": 2})
     with pytest.raises(UserError, match="engine_conf.draft needs ctc: ctc_head"):
         Speech2Text(no_ctc, inference={"engine_conf": {"draft": 0.5}})
-    with pytest.raises(UserError, match="exp/config.yaml: word_times needs ctc: ctc_head; it is missing"):
-        Speech2Text(no_ctc, word_times=True)
     with pytest.raises(UserError, match="canvas_conf.fit: count needs a CTC head"):
         Speech2Text(no_ctc).decode_states("x", states_of("a"), 1.0)
 
@@ -222,3 +220,41 @@ def test_other_settings_share_the_weights_and_decode_as_if_loaded_with_them(exp,
     assert [r.token_int for r in decode(first, "abc")] == [r.token_int for r in before], "the first one is as it was"
     with pytest.raises(UserError, match="unknown key beam"):
         first.with_settings({"beam": 3})
+
+
+SPOKEN = {"token_list": ["<eos>", "<unk>", "<de>", "<en>", *TOKENS[2:]], "ctc": None, "decoder_conf":
+          {**CONFIG["decoder_conf"], "ruler": "none"}, "model_conf": {"canvas_conf": {"fit": "fixed", "length": 7}}}
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory) -> Path:
+    return experiment(tmp_path_factory.mktemp("spoken") / "exp", **SPOKEN)
+
+
+@pytest.mark.parametrize("sampler", ["pdd", "pbeb"])
+def test_the_language_stands_in_front_of_every_canvas(spoken, sampler):
+    speech2text = Speech2Text(spoken, inference={"sampler": sampler}, trace=True, lang="en")
+    german = replace(speech2text.utterance("a", states_of("a"), 1.0), language="de")
+    english = speech2text.utterance("a", states_of("a"), 1.0)
+    found = list(speech2text.decode_many([german, english]))
+    for transcript, piece in zip(found, ("<de>", "<en>"), strict=True):
+        rows = [row for step in transcript.trace for row in (*step["shown"], *step["guess"])]
+        assert rows and all(row.split()[0] == piece and len(row.split()) == 7 for row in rows)
+        assert piece not in transcript.tokens
+    assert found[0].confidence != found[1].confidence, "the network sees which it is"
+
+
+def test_the_reference_writes_the_same_in_either_language(spoken):
+    for language in ("de", "en"):
+        found = [Speech2Text(spoken, inference={"sampler": name}, lang=language).decode_states("a", states_of("a"), 1.0)
+                 for name in ("pdd", "pdd_reference")]
+        assert found[0].token_int == found[1].token_int
+
+
+def test_a_language_that_the_model_does_not_write(exp, spoken):
+    with pytest.raises(UserError, match="language 'fr' is unknown; the tokens have de, en"):
+        Speech2Text(spoken, lang="fr")
+    with pytest.raises(UserError, match="language 'en' is unknown; the tokens have none"):
+        Speech2Text(exp, lang="en")
+    with pytest.raises(UserError, match="a: which language.*de, en; name one .lang., or give a file utt2lang"):
+        decode(Speech2Text(spoken), "a")

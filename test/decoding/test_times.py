@@ -61,12 +61,13 @@ def test_words_of_a_transcript_by_hand():
     log_probs = torch.full((8, 4), -9.0)
     log_probs[range(8), rows] = 0.0
     words = [Word("a", 0.5), Word("bc", 0.25)]
-    first, second = timed_words(words, [[0], [1, 2]], [0, 1, 2], log_probs, 8, 4.0)
+    spans = ctc_spans(log_probs, [0, 1, 2])
+    first, second = timed_words(words, [[0], [1, 2]], spans, 8, 4.0)
     # half-second frames; the gap from 1.5 to 2.0 s goes to the word with more letters, at most 0.2 s of it
     assert [first.start, first.end, second.start, second.end] == pytest.approx([0.5, 1.5, 1.8, 3.5])
     assert [w.interpolated for w in (first, second)] == [False, False]
-    for places, heard in (([[0], [1, 2]], None), ([[0, 1, 2]], log_probs)):  # nothing heard, other words
-        found = timed_words(words, places, [0, 1, 2], heard, 8, 3.0)
+    for places, known in (([[0], [1, 2]], np.full((3, 2), -1)), ([[0, 1, 2]], spans)):  # nothing heard, other words
+        found = timed_words(words, places, known, 8, 3.0)
         assert [(w.start, w.end, w.interpolated) for w in found] == [(0.0, 1.0, True), (1.0, 3.0, True)]
 
 

@@ -11,6 +11,7 @@ from whisfusion_asr.errors import UserError
 VOCAB = 9
 PLAIN = CanvasSpec(VOCAB)  # eos 0, no bos
 RELEASED = CanvasSpec(VOCAB, eos_id=2, bos_id=1)
+SPOKEN = CanvasSpec(VOCAB, languages=(3, 4))  # two languages
 texts = st.lists(st.lists(st.sampled_from([3, 4, 5, 6, 7, 8]), max_size=12), min_size=1, max_size=5)
 
 
@@ -24,12 +25,35 @@ def padded(rows: list[list[int]], junk: int = -1) -> tuple[torch.Tensor, torch.T
 def test_spec_names_the_ids_beyond_the_vocabulary():
     assert (PLAIN.mask_id, PLAIN.prefix) == (9, 0)
     assert (RELEASED.mask_id, RELEASED.prefix) == (9, 1)
+    assert (SPOKEN.mask_id, SPOKEN.prefix) == (9, 1) and CanvasSpec(VOCAB, 2, 1, (3, 4)).prefix == 2
 
 
 def test_fill_by_hand():
     text, lengths = padded([[5, 6, 7], [8]])
     assert fill_canvas(text, lengths, 5, PLAIN).tolist() == [[5, 6, 7, 0, 0], [8, 0, 0, 0, 0]]
     assert fill_canvas(text, lengths, 5, RELEASED).tolist() == [[1, 5, 6, 7, 2], [1, 8, 2, 2, 2]]
+
+
+def test_a_language_stands_in_front_of_its_text_behind_bos():
+    text, lengths = padded([[5, 6], [5, 6]])
+    spoken = torch.tensor([4, 3])
+    assert fill_canvas(text, lengths, 4, SPOKEN, spoken).tolist() == [[4, 5, 6, 0], [3, 5, 6, 0]]
+    both = CanvasSpec(VOCAB, eos_id=2, bos_id=1, languages=(3, 4))
+    canvas = fill_canvas(text, lengths, 5, both, spoken)
+    assert canvas.tolist() == [[1, 4, 5, 6, 2], [1, 3, 5, 6, 2]]
+    assert emitted_tokens(canvas[0].tolist(), both) == [2, 3]
+    with pytest.raises(UserError, match="a text of 4 tokens does not fit a canvas of 3"):
+        fill_canvas(text, lengths, 3, both, spoken)
+
+
+@pytest.mark.parametrize(("spec", "languages", "message"), [
+    (SPOKEN, None, r"language token None: this model has \[3, 4\]"),
+    (SPOKEN, torch.tensor([5]), r"language token 5: this model has \[3, 4\]"),
+    (PLAIN, torch.tensor([3]), "language token 3: this model has no languages"),
+])
+def test_a_language_that_the_model_does_not_have(spec, languages, message):
+    with pytest.raises(UserError, match=message):
+        fill_canvas(*padded([[5, 6]]), 6, spec, languages)
 
 
 def test_a_text_may_fill_the_canvas_to_the_last_slot():

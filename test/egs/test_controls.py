@@ -1,4 +1,4 @@
-"""The controls of mini_synth: what their scripts would run, seen in dry runs of a copy without data."""
+"""The controls of the recipes: what their scripts would run, seen in dry runs of a copy without data."""
 
 import os
 import shutil
@@ -70,6 +70,24 @@ def test_the_comparison_takes_what_the_controls_left(recipe: Path) -> None:
     assert "--against mini_synth_ar/decode_ar --sets test" in compare
 
 
+def test_the_original_whisper_hears_audio_and_is_scored_with_its_own_normaliser(recipe: Path) -> None:
+    place = recipe.parents[1] / "librispeech/asr1"
+    found = commands(place, "run_whisper.sh", "--preset", "mini", "--whisper_dir", "W")
+    names = [line.split("whisfusion_asr.bin.")[1].split()[0] for line in found]
+    assert names == ["decode_whisper", "decode_whisper", "score", "results"]
+    decoded = "exp_mini/whisper_original/ar_whisper/test_mini"
+    files = f"--config ../../../conf/ar_whisper.yaml --data_dir data_mini/test_mini --out {decoded}"
+    assert f"--whisper_dir W {files}" in found[0]
+    assert "--job ${JOB}" in found[0] and "--merge true" in found[1] and "states" not in found[0]
+    assert f"--hyp {decoded}/text" in found[2] and "--normalizer whisper_en" in found[2]
+    assert "--token_list" not in found[2]
+
+
+def test_the_original_whisper_needs_a_folder(recipe: Path) -> None:
+    error = refusal(recipe.parents[1] / "librispeech/asr1", "run_whisper.sh", "--preset", "mini")
+    assert "--whisper_dir is not set; stage decode needs it" in error
+
+
 @pytest.mark.parametrize(
     ("script", "tag", "program", "weights"),
     [("run_espnet.sh", "espnet", "asr_inference", "valid.acc.ave.pth"),
@@ -107,6 +125,10 @@ def test_tokens_that_espnet_cannot_make_are_refused(recipe: Path, words: tuple[s
     assert error.startswith("error: --asr_task espnet ") and message in error
 
 
+def test_a_model_of_espnet_is_not_packed(recipe: Path) -> None:
+    assert "for ESPnet's there is espnet2.bin.pack" in refusal(recipe, "run_maskctc.sh", "--stage", "publish")
+
+
 @pytest.mark.parametrize("tag", ["espnet", "maskctc"])
 def test_librispeech_has_the_same_controls_large_and_small(recipe: Path, tag: str) -> None:
     libri, script = recipe.parents[1] / "librispeech/asr1", f"run_{tag}.sh"
@@ -116,3 +138,17 @@ def test_librispeech_has_the_same_controls_large_and_small(recipe: Path, tag: st
     words = ("--preset", "mini", "--nbpe", "500", "--asr_config", small, "--stage", "train_decoder")
     _, train, *_ = commands(libri, script, *words)
     assert f"--config {small} " in train and "data_mini/token_list/unigram500/tokens_espnet.txt" in train
+
+
+def test_recordings_are_labelled_before_they_are_checked(recipe: Path) -> None:
+    """The conversion's own names of options, and labels for each set, replaced for training and validation only."""
+    place = recipe.parents[1] / "convert_whisper/asr1"
+    found = commands(place, "run.sh", "--whisper_dir", "W", "--audio-dir", "A", "--transcripts=F", "--stop_stage", "0",
+                     "--relabel", "true", "--nj", "1")  # fmt: skip
+    names = [line.split("whisfusion_asr.bin.")[1].split()[0] for line in found]
+    assert names == [*["label", "label", "data", "data"] * 2, "label", "label", "data"]
+    labels = [line for line in found if "bin.label" in line]
+    assert ["--replace true" in line for line in labels] == [True] * 4 + [False] * 2
+    assert all("--whisper_dir W --out dump/labels/" in line and "language=en" in line for line in labels)
+    first = dry_run(place, "run.sh", "--audio-dir", "A", "--transcripts=F", "--whisper_dir", "W").stdout
+    assert "bash local/data.sh --corpus_dir A --transcripts F" in first

@@ -23,12 +23,11 @@ def words_of_run_sh() -> list[str]:
     return shlex.split(values.replace("\\\n", " "))
 
 
-@pytest.fixture(scope="module")
-def dry_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """Stage name -> lines of the dry run with all defaults, in directories that are empty."""
-    empty = tmp_path_factory.mktemp("empty")
+def stages_of(empty: Path, *words: str) -> dict[str, list[str]]:
+    """Stage name -> lines of the dry run with these options beside the defaults, in directories that are empty."""
     places = [word for name in ("data", "dump", "exp") for word in (f"--{name}dir", str(empty / name))]
-    command = [sys.executable, "-m", "whisfusion_asr.bin.recipe", *words_of_run_sh(), *places, "--dry_run", "true"]
+    words = (*words_of_run_sh(), "--", *words, *places, "--dry_run", "true")
+    command = [sys.executable, "-m", "whisfusion_asr.bin.recipe", *words]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=RECIPE, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -38,6 +37,18 @@ def dry_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
             stages[line.split()[3].rstrip(";")] = []
         next(reversed(stages.values())).append(line)
     return stages
+
+
+@pytest.fixture(scope="module")
+def dry_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """The dry run with all defaults."""
+    return stages_of(tmp_path_factory.mktemp("empty"))
+
+
+@pytest.fixture(scope="module")
+def dry_run_v2(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """The dry run of the second preset."""
+    return stages_of(tmp_path_factory.mktemp("empty"), "--preset", "whisfusion_v2")
 
 
 def test_every_option_is_one(dry_run):
@@ -66,6 +77,33 @@ def test_each_stage_tells_its_costs(dry_run, stage, lines):
     assert [line for line in lines if line not in told] == []
 
 
+@pytest.mark.parametrize(
+    ("stage", "lines"),
+    [
+        ("parts", ["--vocab_size 5000 --languages en ", "# downloads: openai/whisper-large-v3 from", "3.09 GB"]),
+        # 960.9 h * 3600 s * 25 states * 1280 bytes; 281,241 * 2.27e12 operations
+        ("dump", ["# disk: states of 960.9 hours of audio, 111 GB for each byte", "# time: 1.8 hours at 100 TFLOP/s"]),
+        ("train_adapter", ["conf/train_whisfusion_v2.yaml", "# time: 60 epochs of 281,241 utterances, 32 hours"]),
+        ("train_decoder", ["conf/train_whisfusion_v2_decoder.yaml", "# time: 30 epochs of 281,241 utterances, 16 h"]),
+        ("decode", ["# decode_pdd_mbr/test_clean", "--inference_args selection=mbr"]),
+    ],
+)  # fmt: skip
+def test_each_stage_of_v2_tells_its_costs(dry_run_v2, stage, lines):
+    told = "\n".join(dry_run_v2[stage])
+    assert [line for line in lines if line not in told] == []
+    assert "smdm" not in told.lower(), "the decoder starts from nothing"
+
+
+def test_v2_reads_a_large_encoder_and_ends_with_high_masks(monkeypatch):
+    monkeypatch.chdir(RECIPE)
+    files = [f"conf/{name}.yaml" for name in ("whisper_large_v3", "train_whisfusion_v2", "train_whisfusion_v2_decoder")]
+    encoder, first, second = (read_yaml(find_config(file)) for file in files)
+    assert encoder["encoder_conf"]["model"] == "openai/whisper-large-v3"
+    assert first["encoder_conf"]["size"] == second["encoder_conf"]["size"] == 1280
+    assert first["model_conf"]["mask_ratio"] == [0.0, 1.0] and second["model_conf"]["mask_ratio"] == [0.7, 1.0]
+    assert not first.get("freeze_param") and not second.get("freeze_param")
+
+
 def test_the_two_stages_have_the_values_of_the_paper(monkeypatch):
     monkeypatch.chdir(RECIPE)
     files = [f"conf/train_whisfusion_small_{part}.yaml" for part in ("adapter", "decoder")]
@@ -81,5 +119,6 @@ def test_the_two_stages_have_the_values_of_the_paper(monkeypatch):
     assert adapter["optim_conf"] == {"lr": 1e-4, "betas": [0.9, 0.95], "weight_decay": 0.01}
     # What decays, and one floor for all groups: as the released code has it.
     assert decoder["optim_conf"] == {"lr": 1e-5, "weight_decay": 0.005, "layer_decay": 0.9, "decayed": "released"}
-    assert decoder["scheduler_conf"] == {"warmup_ratio": 0.1, "floor": 0.01, "floor_of": "all"}
+    warmup = {"warmup_ratio": 0.1, "warmup_start": 0.01}
+    assert decoder["scheduler_conf"] == {**warmup, "floor": 0.01, "floor_of": "all"}
     assert decoder["ema_decay"] == 0.995 and "ema_decay" not in adapter

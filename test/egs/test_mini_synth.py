@@ -84,6 +84,18 @@ def test_the_test_sentences_do_not_depend_on_the_other_sets() -> None:
     assert grammar.draw_sets({**SIZES, "train": 10, "dev": 1}, 0)["test"] == grammar.draw_sets(SIZES, 0)["test"]
 
 
+def test_espeak_tells_when_its_words_begin() -> None:
+    """Known by how the same words follow each other: each later in a longer text, the end with the sound."""
+    text = "seven farmers laughed"
+    wave = espeak.speaker().speak(text, "en-us", "f1", 160, 50, 50)
+    starts = dict(espeak.speaker().starts)
+    assert sorted(starts) == [0, 6, 14, len(text)]
+    times = [starts[place] for place in sorted(starts)]
+    assert times == sorted(times) and times[0] < 0.1 and abs(times[-1] - len(wave) / espeak.SAMPLE_RATE) < 0.1
+    alone = len(espeak.speaker().speak("seven", "en-us", "f1", 160, 50, 50)) / espeak.SAMPLE_RATE
+    assert abs(starts[6] - alone) < 0.25
+
+
 @pytest.mark.parametrize("accent", synthesise.ACCENTS)
 def test_no_two_words_sound_alike(accent: str) -> None:
     by_sound = defaultdict(list)

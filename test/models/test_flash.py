@@ -147,6 +147,13 @@ def test_the_log_says_once_which_runs_and_why(possible, monkeypatch, caplog):
     ]
 
 
+def test_a_compiled_decoder_attends_by_sdpa_unless_flash_is_asked_for(possible, monkeypatch, caplog):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert choose_attention("auto", torch.zeros(1), 8) is attend
+    assert isinstance(choose_attention("flash", torch.zeros(1), 8), FlashAttention)
+    assert not caplog.messages, "a line would break the graph"
+
+
 def test_flash_refuses_to_run_as_something_else():
     decoder = DiffusionDecoder(11, size=16, num_blocks=1, attention_heads=2, ffn_size=24, attention="flash")
     with pytest.raises(UserError, match="attention: flash cannot run: it runs on CUDA only.*set attention: auto"):

@@ -280,6 +280,17 @@ def test_import_encoder(tmp_path, folder):
     assert WhisperEncoder(**config["encoder_conf"]).output_size == WIDTH
 
 
+def test_single_keys_on_the_command_line(tmp_path, folder, capsys):
+    path = write_config(tmp_path, encoder="whisper", encoder_conf={"context": "trimmed", "pool": 2})
+    words = ["--config", path, "--out", f"{tmp_path}/e", "--whisper_dir", folder, "--encoder_conf", "tail_seconds=0.5"]
+    import_encoder.main([*words, "--encoder_conf", "pool=4"])
+    conf = yaml.safe_load((tmp_path / "e/config.yaml").read_text())["encoder_conf"]
+    assert (conf["context"], conf["tail_seconds"], conf["pool"]) == ("trimmed", 0.5, 4)
+    with pytest.raises(SystemExit, match="2"):
+        import_encoder.main([*words, "tail=1"])
+    assert "unknown key tail; did you mean tail_seconds?" in capsys.readouterr().err
+
+
 def test_sharded_weights_are_all_counted(tmp_path):
     shards = {"weight_map": {"a": "model-2.safetensors", "b": "model-1.safetensors", "c": "model-2.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(shards))

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
 from engine_fakes import CONFIG, TOKENS, WIDTH, experiment
 from public_layouts import WIDTH as WHISPER_WIDTH
 from public_layouts import write_hugging_face
+from safetensors.torch import load_file
 
 from whisfusion_asr.api import Speech2Text
 from whisfusion_asr.bin.decode import main as decode
@@ -22,6 +24,7 @@ from whisfusion_asr.data.text_form import TextForm, read_form
 from whisfusion_asr.data.tokenizer import load_tokenizer, train_tokenizer
 from whisfusion_asr.decoding.settings import DecodingSettings
 from whisfusion_asr.errors import UserError
+from whisfusion_asr.models.build import build_network
 from whisfusion_asr.packing import pack_experiment
 from whisfusion_asr.pretrained.pack import unpack
 from whisfusion_asr.scoring import score_files
@@ -204,3 +207,38 @@ def test_damaged_weights_are_one_line(exp, capsys):
     model.write_bytes(content)
     with pytest.raises(UserError, match=r"model\.tar: model\.safetensors is damaged .*: copy or download the file"):
         Speech2Text.from_pretrained(model)
+
+
+def test_a_whisper_decoder_and_its_drafter_come_along(tmp_path, waveform, toy_whisper, toy_whisper_tokens):
+    """Trained and frozen parts of the decoder, Whisper's tokens, and the CTC head with tokens of its own."""
+    whisper, tokens = tmp_path / "whisper", tmp_path / "tokens"
+    shutil.copytree(toy_whisper, whisper)
+    shutil.copytree(toy_whisper_tokens, tokens)
+    pieces = load_tokenizer(tokens).pieces
+    wide = ENCODER | {"encoder_conf": ENCODER["encoder_conf"] | {"output_size": 16}}
+    experiment(tmp_path / "encoder", seed=1, **wide)
+    canvas = {"canvas_conf": {"fit": "frames", "tokens_per_frame": 0.3, "margin": 8}}
+    settings = {"encoder": "states", "encoder_conf": {"size": 16}, "ctc": None, "decoder": "whisper_diffusion",
+                "decoder_conf": {"model": str(whisper)}, "freeze_param": ["decoder.embed"]}
+    (tmp_path / "toy").mkdir()
+    config = settings | {"token_list": pieces, "bpemodel": str(tokens / "tokens.model"), "model_conf": canvas}
+    (tmp_path / "toy/config.yaml").write_text(yaml.safe_dump(config))
+    network = build_network(config, len(pieces))
+    trained = {name: value + 0.1 for name, value in network.state_dict().items() if "embed" not in name}
+    torch.save(trained, tmp_path / "toy/valid.loss.ave.pth")
+    experiment(tmp_path / "ctc", seed=2, encoder_conf={"size": 16}, decoder=None, decoder_conf=None)
+    gaps = DecodingSettings.of({"sampler": "gaps", "engine_conf": {"draft": 1e-9}})
+    places = {"encoder_dir": tmp_path / "encoder", "draft_dir": tmp_path / "ctc"}
+    wanted = Speech2Text(tmp_path / "toy", inference=gaps, **places)(waveform[:12000])[0]
+    assert wanted[0] and "draft" in wanted[3].timing
+    with pytest.raises(UserError, match="toy has no CTC head for engine_conf.draft: name what drafts with --draft_dir"):
+        pack_experiment(tmp_path / "toy", tmp_path / "model.tar", gaps, encoder_dir=tmp_path / "encoder")
+    pack_experiment(tmp_path / "toy", tmp_path / "model.tar", gaps, license="mit", **places)
+    for place in ("toy", "encoder", "ctc", "whisper", "tokens"):
+        shutil.rmtree(tmp_path / place)
+    found = Speech2Text.from_pretrained(tmp_path / "model.tar")(waveform[:12000])[0]
+    assert found[:3] == wanted[:3] and found[3].candidates == wanted[3].candidates
+    folder = unpack(tmp_path / "model.tar", tmp_path / "cache")
+    assert "decoder.embed.weight" not in load_file(folder / "model.safetensors"), "it is in Whisper's own"
+    assert sorted(os.listdir(folder / "drafter")) == ["config.yaml", "model.safetensors", "tokens"]
+    assert "Whisper's tokens" in (folder / "README.md").read_text()

@@ -6,8 +6,9 @@ import pytest
 
 from whisfusion_asr.bin.recipe import main, options_from
 from whisfusion_asr.errors import UserError
-from whisfusion_asr.recipe.options import Options, build_options
+from whisfusion_asr.recipe.options import CHOICES, Options, build_options
 from whisfusion_asr.recipe.stages import STAGES, chosen_stages
+from whisfusion_asr.scoring import NORMALIZERS
 
 SETS = ["--train_set", "train", "--valid_set", "dev", "--test_sets", "a b a", "--inference_config", "c.yaml"]
 
@@ -41,12 +42,17 @@ def test_both_spellings_and_the_equals_sign() -> None:
         (["--train_set", "x", "--test_sets", "y x"], "contains the training set x"),
         (["--feats_type", "fbank"], "must be one of states, raw; got 'fbank'"),
         (["--states_storage", "int4"], "must be one of int8, float16, float32; got 'int4'"),
+        (["--labels", "whisper"], "--labels whisper needs a complete Whisper model: give its folder"),
+        (["--relabel", "true"], "--relabel true replaces transcripts by labels: say whose, --labels whisper"),
+        (["--normalizer", "basics"], "must be one of none, published, basic, whisper_en, cjk; got 'basics'"),
         (["--expdir", "JOBS"], "JOB stands for a job's number"),
         (["--inference_tag", "t", "--inference_config", "a b"], "--inference_tag names one directory"),
         (["--preset", "tiny"], "presets of this recipe: toy"),
         (["--stage", "9"], "no such stage; there are 0 data, 1 parts"),
         (["--stage", "dat"], "--stage dat: no such stage"),
         (["--stage", "compare"], "--test_sets is not set; stage 7 compare needs it"),
+        (["--languages", "en de", "--text_config", "x"], "--languages and --text_config: a text model is of one"),
+        (["--languages", "en", "--token_type", "llama"], "published tokens of --token_type llama have no place"),
         (["--compare", "ar"], "--compare ar: expected NAME=DIR"),
         ([*SETS, "--stage", "7", "--stop_stage", "6"], "--stage 7 comes after --stop_stage 6: nothing to run"),
         ([*SETS, "--stage", "4", "--stop_stage", "3"], "nothing to run"),
@@ -64,6 +70,10 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(
     error = capsys.readouterr().err
     assert end.value.code == 2
     assert message in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_a_recipe_knows_the_normalisers_of_the_scorer() -> None:
+    assert set(CHOICES["normalizer"]) == set(NORMALIZERS)
 
 
 def test_a_preset_lies_between_the_values_of_the_recipe_and_the_users() -> None:

@@ -117,6 +117,29 @@ def test_trained_encoder_and_ctc_head_enter_the_init_list(recipe: Recipe) -> Non
     assert decoder.endswith("--init_param exp/b_ctc/valid.loss.ave.pth:ctc:ctc")
 
 
+def test_a_ctc_head_with_own_tokens_drafts_for_the_decoder(recipe: Recipe) -> None:
+    """It is trained with them, the decoder does not start from it, and is decoded and packed with it."""
+    recipe.write("conf/ctc.yaml", "max_epoch: 3\n")
+    own = ("--ctc_config", "conf/ctc.yaml", "--ctc_token_type", "bpe", "--ctc_nbpe", "40", "--text_config", "")
+    recipe.run(*own, "--adapter_config", "", "--token_type", "char")
+    calls = recipe.calls()
+    tokens = [call for call in calls if call.startswith("train_tokens")]
+    assert ["--token_type char" in call for call in tokens] == [True, False]
+    assert tokens[1].endswith("--token_type bpe --vocab_size 40 --out data/token_list/bpe40")
+    ctc, decoder = [call for call in calls if call.startswith("train ")]
+    assert "--output_dir exp/asr_ctc" in ctc and "--bpemodel data/token_list/bpe40/tokens.model" in ctc
+    assert "--token_list data/token_list/char/tokens.txt" in decoder and "--init_param" not in ctc + decoder
+    decoded = [call for call in calls if call.startswith("decode ")]
+    assert len(decoded) == 3 and all("--exp_dir exp/asr " in call and "--draft_dir exp/asr_ctc" in call
+                                     for call in decoded)
+    recipe.run(*own, "--adapter_config", "", "--token_type", "char", "--stage", "publish")
+    assert recipe.calls()[-1].endswith("--encoder_dir exp/encoder --draft_dir exp/asr_ctc")
+    recipe.write("exp/asr_ctc/valid.loss.ave.pth", "another head")
+    output = recipe.run(*own, "--adapter_config", "", "--token_type", "char", "--stage", "decode")
+    assert "input exp/asr_ctc/valid.loss.ave.pth changed" in output
+    assert "no CTC head is trained; set --ctc_config too" in recipe.run("--ctc_token_type", "bpe", code=2)
+
+
 def test_raw_features_need_no_dump(recipe: Recipe) -> None:
     recipe.write("conf/encoder.yaml", "encoder: conformer\n")
     output = recipe.run("--feats_type", "raw", "--text_config", "", "--token_type", "char")

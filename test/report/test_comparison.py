@@ -93,6 +93,28 @@ def test_a_decoding_without_candidates_tells_itself_what_was_timed(here):
     assert "encoder: ar not timed (states from disk), beam timed" in page
 
 
+def test_where_only_some_encode_the_encoder_is_left_out_of_all(here):
+    """20 s of decoding, 15 of them the encoder's, beside 10 s from states on disk."""
+    decoded("exp/x/states", 4, meta={"decode_seconds": 10.0, "seconds": {"decode": 9.0, "select": 1.0}})
+    decoded("exp/x/audio", 4, meta={"decode_seconds": 20.0, "seconds": {"decode": 5.0, "encode": 15.0},
+                                    "encoder": "timed"})  # fmt: skip
+    Path("exp/x/audio/test/candidates.jsonl").unlink()
+    _, found, page = compare("--systems", "a=exp/x/states", "b=exp/x/audio", "--against", "a")
+    assert [row["rtfx"] for row in found["sets"]["test"]["systems"]] == [20.0, 40.0]
+    assert "encoder left out of RTFx" in page and "- encoder:" not in page
+    _, found, _ = compare("--systems", "b=exp/x/audio", "c=exp/x/audio", "--against", "b")
+    assert [row["rtfx"] for row in found["sets"]["test"]["systems"]] == [10.0, 10.0]
+
+
+def test_references_of_whisper_are_no_truth(here):
+    for place in ("exp/ar/greedy", "exp/x/pdd"):
+        summary = Path(place, "test/summary.json")
+        summary.write_text(json.dumps(json.loads(summary.read_text()) | {"labelled": 12}))
+    _, found, page = compare("--systems", *SYSTEMS[:2], "--against", "ar")
+    assert found["sets"]["test"]["labelled"] == 12
+    assert "The original Whisper wrote 12 of the references" in page
+
+
 def test_no_system_but_the_reference_stands_without_p_values(here):
     rows, _, _ = compare("--systems", *SYSTEMS, "--against", "pdd")
     places = [place for place, heading in enumerate(rows[0]) if heading.startswith("p ")]

@@ -81,6 +81,8 @@ def command_line(corpus: Path, output_dir: Path, config: dict | None = None, **o
         shape = options.pop(f"{name}_shape_file", shape)
         words += [f"--{name}_data_path_and_name_and_type", source, f"--{name}_shape_file", shape]
         words += [f"--{name}_data_path_and_name_and_type", f"{corpus}/data/{data}/text,text,text"]
+        if (corpus / "data" / data / "utt2lang").exists():
+            words += [f"--{name}_data_path_and_name_and_type", f"{corpus}/data/{data}/utt2lang,language,text"]
     defaults = {
         "ngpu": 0, "num_workers": 0, "batch_type": "sorted", "batch_size": 4, "max_epoch": 2, "seed": 0,
         "use_matplotlib": "false", "use_tensorboard": "false", "resume": "true", "keep_nbest_models": 2,

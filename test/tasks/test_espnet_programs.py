@@ -47,11 +47,6 @@ def test_the_audio_of_every_role_is_checked(data: Path, role: str) -> None:
         run_program("asr_train", words)
 
 
-def test_an_unknown_program_is_refused() -> None:
-    with pytest.raises(UserError, match="asr_trian: expected asr_train, asr_inference or asr_inference_maskctc"):
-        run_program("asr_trian", [])
-
-
 def test_every_call_is_timed_also_one_that_fails() -> None:
     def sleep(seconds: float) -> float:
         time.sleep(seconds)

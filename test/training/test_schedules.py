@@ -35,6 +35,12 @@ def test_warmup_cosine_by_formula():
     assert rows[3][0] == pytest.approx(1e-2) and rows[-1][0] == pytest.approx(1e-3)
 
 
+def test_warmup_from_above_zero():
+    """20 steps, 4 of them warm-up, which rises from 1 %."""
+    rates = [row[0] for row in walk(WarmupCosine(optimizer(), warmup_ratio=0.2, warmup_start=0.01), 20)]
+    assert rates[:4] == pytest.approx([1e-2 * (0.01 + 0.99 * step / 4) for step in (1, 2, 3, 4)])
+
+
 def test_one_floor_for_all_groups():
     """20 steps, 4 of them warm-up; both groups end at 1 % of the first one's rate, as eta_min does in torch."""
     rows = walk(WarmupCosine(optimizer(), warmup_ratio=0.2, floor=0.01, floor_of="all"), 20)

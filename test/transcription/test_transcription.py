@@ -36,7 +36,8 @@ class FakeSpeech2Text:
 
     def __init__(self, with_ctc: bool = True, misheard: int = 0) -> None:
         self.tokenizer, self.asked, self.misheard = FakeTokenizer(), [], misheard
-        self.network = SimpleNamespace(ctc=self._ctc if with_ctc else None)
+        self.settings = SimpleNamespace(keeps_given=True)
+        self.network = SimpleNamespace(ctc=self._ctc if with_ctc else None, decoder=None)
 
     def encode(self, utt_id: str, audio: np.ndarray) -> Utterance:
         frames = audio[: len(audio) // 1600 * 1600].reshape(-1, 1600).mean(1)
@@ -116,6 +117,14 @@ def test_a_dispute_is_decoded_again_with_its_neighbours_given(tmp_path):
     assert asked.ends and asked.tokens.count(None) == 1
     assert [PIECES[i] for i in (asked.tokens[free - 1], asked.tokens[free + 1])] == ["word5", "word7"]
     assert words[6].start == pytest.approx(4.4, abs=0.21) and words[6].confidence == 0.9
+
+
+def test_a_sampler_that_keeps_no_words_is_not_asked_again(tmp_path):
+    speech(tmp_path / "long.wav", list(range(12)))
+    recogniser = FakeSpeech2Text(misheard=PIECES.index("word6"))
+    recogniser.settings.keeps_given = False
+    words = list(Transcriber(recogniser, 6.0, 3.0)(tmp_path / "long.wav"))
+    assert recogniser.asked == [] and len(words) == 12
 
 
 def test_a_word_that_both_windows_cut_is_dropped_by_neither(tmp_path):

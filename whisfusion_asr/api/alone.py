@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from whisfusion_asr.api.silence import silent
 from whisfusion_asr.decoding.autoregressive import beam_search
 from whisfusion_asr.decoding.engine import Decoded
 from whisfusion_asr.decoding.output import Transcript
@@ -50,13 +51,17 @@ def ctc_greedy(model: "Speech2Text", utterance: "Utterance") -> Transcript:
     lengths = torch.tensor([len(utterance.states)], device=model.device)
     logits = model.network.ctc(utterance.states[None], lengths)
     ((ids, sure),) = model.network.greedy_draft(logits, lengths)
+    nothing = silent(model, logits, lengths, [len(ids)])[0]
+    if nothing:
+        ids, sure = [], []
     found = Candidate(ids, sure, float(logits.softmax(-1).amax(-1).mean()))
     timing = {"decode": time.perf_counter() - start}
     if utterance.encode_seconds is not None:
         timing["encode"] = utterance.encode_seconds
     words = model.timed(words_with_confidence(found, model.words), ids, utterance, logits, 0, timing)
     return Transcript(utterance.utt_id, utterance.duration, model.tokenizer.decode(ids), model.pieces(ids), ids,
-                      found.confidence, passes=1, rows=1, selection="ctc_greedy", words=words, timing=timing)
+                      found.confidence, passes=1, rows=1, selection="ctc_greedy", words=words, timing=timing,
+                      flags=["silence"] if nothing else [])
 
 
 def _heard(model: "Speech2Text", utterance: "Utterance") -> tuple[Acoustics, Tensor | None, int | None, int]:

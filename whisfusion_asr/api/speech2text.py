@@ -15,6 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 from whisfusion_asr.api.alone import ALONE
 from whisfusion_asr.api.drafts import Drafter, begin, continued, words_of
 from whisfusion_asr.api.loading import canvas_spec, load_encoder, load_network, load_tokens
+from whisfusion_asr.api.silence import read_bound, silent
+from whisfusion_asr.api.word_times import check_can_time, token_spans
 from whisfusion_asr.data.languages import language_id
 from whisfusion_asr.decoding.batches import in_halves, token_batches
 from whisfusion_asr.decoding.conf import options_from
@@ -62,7 +64,7 @@ class Speech2Text:
     draft_dir, draft_model: experiment on the same states whose CTC head writes the drafts of sampler gaps, and its
         weights; default: the CTC head of exp_dir
     running: mapping with the keys of RunOptions: dtype, quantize, compile; how the decoder computes
-    trace: keep every pass's canvases in the transcripts; word_times: give each word its start and end, by the CTC head
+    trace: keep every pass's canvases in the transcripts; word_times: give each word its start and end
     lang: language of utterances that do not name their own, for a model of several
     """
 
@@ -74,9 +76,10 @@ class Speech2Text:
                  running: Mapping[str, Any] | None = None) -> None:
         settings, run = _checked(inference), options_from(RunOptions, running or {}, "running")
         self.network, config = load_network(exp_dir, model_file, device)
-        if word_times and self.network.ctc is None:
-            raise UserError(f"{exp_dir}/config.yaml: word_times needs ctc: ctc_head; it is missing")
+        if word_times:
+            check_can_time(self.network, f"{exp_dir}/config.yaml", run.compile is not None)
         model_conf = config.get("model_conf") or {}
+        self._bound = read_bound(exp_dir)
         self._place, self._decoder = f"{exp_dir}/config.yaml", config.get("decoder")
         self._trained_canvas = model_conf.get("canvas_conf")
         self._ahead = (model_conf.get("gap_conf") or {}).get("ahead")
@@ -110,6 +113,7 @@ class Speech2Text:
 
     def _use(self, settings: DecodingSettings) -> None:
         self.settings = settings
+        self.silence = self._bound if settings.engine.silence is None else settings.engine.silence
         sampler, part = settings.sampler, "ctc" if settings.sampler == "ctc_greedy" else "decoder"
         if getattr(self.network, part) is None or self.network.encoder is None:
             raise UserError(f"{self._place}: sampler {sampler} needs encoder: and {part}:; one is missing")
@@ -210,8 +214,8 @@ class Speech2Text:
         first = begin(self, batch, states, frames, logits, counts)
         counts = first.counts
         jobs = [self.job(*of) for of in zip(batch, counts, first.given, strict=True)]
-        silence = self.settings.engine.silence is not None
-        heard = [i for i, count in enumerate(counts) if count != 0 or not silence or batch[i].given is not None]
+        quiet = silent(self, first.heard, frames, counts)
+        heard = [i for i, utterance in enumerate(batch) if not quiet[i] or utterance.given is not None]
         results = [Decoded([Candidate([], [], 1.0)], 0, 0, ["silence"], [0])] * len(batch)
         if heard:
             lengths = torch.tensor([len(jobs[i].start.tokens) for i in heard], device=self.device)
@@ -229,7 +233,7 @@ class Speech2Text:
     def _limits(self, start: float) -> EngineLimits:
         engine = self.settings.engine
         budget = None if engine.budget_ms is None else engine.budget_ms / 1000 - (time.perf_counter() - start)
-        return EngineLimits(budget, engine.silence)
+        return EngineLimits(budget, self.silence if self.drafter is None else None)
 
     def job(self, utterance: Utterance, count: int | None, given: Given | None) -> Job:
         """Its canvas, as long as the model's rule has it, with what is given. count: CTC tokens, None without CTC."""
@@ -284,11 +288,12 @@ class Speech2Text:
     def timed(self, words: list[Word], tokens: list[int], utterance: Utterance, logits: Tensor | None, row: int,
                timing: dict[str, float]) -> list[dict[str, Any]]:
         """The words as candidates.jsonl has them, with their times and the seconds that took if they are wanted."""
-        if self.word_times and logits is not None:
-            start, frames = time.perf_counter(), len(utterance.states)
+        if self.word_times:
+            start = time.perf_counter()
+            heard = None if logits is None else log_probs(logits, row, len(utterance.states))
+            spans = token_spans(self, utterance.states, tokens, heard)
             places = [places for _, places in self.words(tokens)]
-            heard = log_probs(logits, row, frames)
-            words = timed_words(words, places, tokens, heard, frames, utterance.duration)
+            words = timed_words(words, places, spans, len(utterance.states), utterance.duration)
             timing["times"] = time.perf_counter() - start
         return [word.record() for word in words]
 

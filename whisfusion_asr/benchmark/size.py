@@ -2,11 +2,16 @@
 
 18 blocks of 768, 12 heads, SwiGLU 3072, vocabulary 32,000 (261,531,648 parameters with the adapters), states of
 Whisper-small's width. The utterances have true length (50 states a second) and a fitted canvas; `--slots 256
---states 1500` is the published layout. Each part starts from fresh weights, so that its memory is its own.
+--states 1500` is the published layout. Each part starts from fresh weights, so that its memory is its own. `--ways`
+compares: `sdpa` or `flash` attention, `+compile` behind it compiles the decoder. On a GPU, at the paper's batch:
+
+    whisfusion benchmark size --device cuda --dtype bfloat16 --batch_size 128 --slots 256 --states 1500 \\
+        --parts adapter decoder --ways sdpa flash sdpa+compile flash+compile
 """
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -25,16 +30,21 @@ from whisfusion_asr.diffusion.loss import LossRule
 from whisfusion_asr.diffusion.objective import Objective
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.adapter import Acoustics
+from whisfusion_asr.models.diffusion_decoder import DiffusionDecoder
+from whisfusion_asr.models.flash import ATTENTIONS
 from whisfusion_asr.training.groups import build_optimizer
 
 TOKENS_PER_SECOND = 6.6  # LibriSpeech in upper case with the published tokenizer
 MARGIN = 4
+WAYS = [attention + compiled for compiled in ("", "+compile") for attention in ATTENTIONS]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `whisfusion benchmark size`."""
     parser.add_argument("--parts", nargs="+", default=["adapter", "decoder", "decode"],
                         choices=["adapter", "decoder", "decode"], help="step of stage 1, of stage 2, PDD decode")
+    parser.add_argument("--ways", nargs="+", default=["auto"], choices=WAYS,
+                        help="attention, and +compile for a compiled decoder; a row for each")
     parser.add_argument("--seconds", type=float, default=10.0, help="of the utterance")
     parser.add_argument("--states", type=int, help="encoder states of it (default: 50 a second)")
     parser.add_argument("--slots", type=int, help="canvas (default: 6.6 tokens a second and a margin of 4)")
@@ -54,31 +64,41 @@ def run(args: argparse.Namespace) -> Report:
     args.slots = args.slots or tokens + MARGIN
     if min(args.states, args.batch_size, args.slots) < 1 or tokens >= args.slots:
         raise UserError(f"benchmark size: a text of {tokens} tokens needs --slots above that, got {args.slots}")
-    rows = [{"part": part, **_measured(part, tokens, args).columns()} for part in args.parts]
-    count = sum(parameter.numel() for parameter in _decoder("decoder", args).parameters())
+    rows = [{"part": part, "way": way, "per second": (found := _measured(part, way, tokens, args)).rate(1),
+             **found.columns()} for part in args.parts for way in args.ways]
+    count = sum(parameter.numel() for parameter in _decoder("decoder", args.ways[0], args).parameters())
     return Report(
         f"{count:,} parameters: training steps and a decode of {args.seconds:g} s",
         {name: value for name, value in vars(args).items() if name not in ("out", "what")},
         rows,
-        {f"{row['part']}: CPU seconds for a second of audio": row["cpu s"] / _audio(row["part"], args) for row in rows},
+        {f"{_name(row)}: CPU seconds for a second of audio": row["cpu s"] / _audio(row["part"], args) for row in rows},
     )
+
+
+def _name(row: dict[str, Any]) -> str:
+    return row["part"] if row["way"] == "auto" else f"{row['part']}, {row['way']}"
 
 
 def _audio(part: str, args: argparse.Namespace) -> float:
     return args.seconds * (1 if part == "decode" else args.batch_size)
 
 
-def _decoder(phase: str, args: argparse.Namespace) -> torch.nn.Module:
-    return build_decoder(argparse.Namespace(**vars(args) | {"phase": phase}))
+def _decoder(phase: str, way: str, args: argparse.Namespace) -> DiffusionDecoder:
+    attention, _, compiled = way.partition("+")
+    decoder = build_decoder(argparse.Namespace(**vars(args) | {"phase": phase}))
+    decoder.attention = attention
+    if compiled:
+        decoder.compile()
+    return decoder
 
 
-def _measured(part: str, tokens: int, args: argparse.Namespace) -> Measurement:
-    function = _decode(args) if part == "decode" else _step(part, tokens, args)
+def _measured(part: str, way: str, tokens: int, args: argparse.Namespace) -> Measurement:
+    function = _decode(way, args) if part == "decode" else _step(part, way, tokens, args)
     return measure({part: function}, args.warm_up, args.repeats, args.device)[part]
 
 
-def _step(phase: str, tokens: int, args: argparse.Namespace) -> Callable[[], None]:
-    decoder = _decoder(phase, args)
+def _step(phase: str, way: str, tokens: int, args: argparse.Namespace) -> Callable[[], None]:
+    decoder = _decoder(phase, way, args)
     optimizer = build_optimizer(torch.optim.AdamW, {"lr": 1e-5, "weight_decay": 0.005}, decoder)
     objective = Objective(CanvasSpec(args.vocab), phase_law(phase), LossRule())
     trainee = Trainee(decoder, objective, CanvasRule(length=args.slots))
@@ -101,8 +121,8 @@ def _step(phase: str, tokens: int, args: argparse.Namespace) -> Callable[[], Non
     return step
 
 
-def _decode(args: argparse.Namespace) -> Callable[[], int]:
-    decoder, spec = _decoder("decoder", args).eval(), CanvasSpec(args.vocab)
+def _decode(way: str, args: argparse.Namespace) -> Callable[[], int]:
+    decoder, spec = _decoder("decoder", way, args).eval(), CanvasSpec(args.vocab)
     options = PddOptions(candidates=args.candidates, mask_ratios=tuple(args.mask_ratios))
     states = torch.randn(1, args.states, args.size).to(args.device)
     lengths = torch.tensor([args.states], device=args.device)

@@ -5,6 +5,7 @@ import difflib
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 _OPTION = re.compile(r"--([A-Za-z][\w-]*)(=.*)?", re.DOTALL)
@@ -47,6 +48,17 @@ def add_draft_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draft_dir", help="experiment whose CTC head writes the drafts of sampler gaps; default: the "
                         "model itself")
     parser.add_argument("--draft_model", default="valid.loss.ave.pth", help="weights inside draft_dir")
+
+
+def add_original_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a command in which the original Whisper transcribes a data directory."""
+    parser.add_argument("--whisper_dir", required=True, help="folder of the Whisper model, Hugging Face's layout")
+    parser.add_argument("--config", help="YAML as conf/ar_whisper.yaml; without it greedy, English, 8 at a time")
+    parser.add_argument("--inference_args", default="", help="overrides, e.g. 'num_beams=5 language=de'")
+    parser.add_argument("--data_dir", required=True, help="Kaldi directory; transcripts are not needed")
+    parser.add_argument("--out", required=True, type=Path, help="decode directory")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--num_jobs", type=int, default=1)
 
 
 def boolean(text: str) -> bool:

@@ -8,7 +8,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ def read_settings(path: str, overrides: list[str]) -> tuple[DecodingSettings, st
     if own.get("sampler", conf.get("sampler")) != conf.get("sampler"):
         known = sampler_keys(own["sampler"])
         conf["sampler_conf"] = {k: v for k, v in (conf.get("sampler_conf") or {}).items() if k in known}
+        conf.pop("budget", None)
     conf = apply_overrides(conf, overrides)
     control = conf.pop("control", None)
     if control not in CONTROLS:
@@ -91,7 +92,7 @@ def utterances(speech2text: Speech2Text, source: dict[str, str], args: Any) -> I
 
 
 def transcripts(keys: list[str], args: Any, settings: DecodingSettings, control: str | None) -> Iterator[Transcript]:
-    """Decode the keys of one job, with a line of progress every few seconds."""
+    """Decode the keys of one job."""
     source = audio_source(sorted(read_table(Path(args.data_dir) / "utt2spk")), control)
     options = {"trace": args.trace, "word_times": args.word_times, "lang": args.lang, "running": running_options(args)}
     if args.draft_dir:
@@ -101,13 +102,18 @@ def transcripts(keys: list[str], args: Any, settings: DecodingSettings, control:
     else:
         speech2text = Speech2Text(args.exp_dir, args.model_file, settings, device=args.device, **options)
     mine = utterances(speech2text, {key: source[key] for key in keys}, args)
+    yield from told(speech2text.decode_many(mine), len(keys))
+
+
+def told(found: Iterable[Transcript], count: int) -> Iterator[Transcript]:
+    """The transcripts as they come, with a line of progress every few seconds."""
     start = last = time.monotonic()
-    for number, transcript in enumerate(speech2text.decode_many(mine), 1):
+    for number, transcript in enumerate(found, 1):
         yield transcript
         if (now := time.monotonic()) - last > 5:
             last = now
-            left = (now - start) / number * (len(keys) - number)
-            print(f"{number} of {len(keys)} utterances, about {left:.0f} s left", flush=True)
+            left = (now - start) / number * (count - number)
+            print(f"{number} of {count} utterances, about {left:.0f} s left", flush=True)
 
 
 def conditions(device: str, running: Mapping[str, str]) -> dict[str, Any]:
@@ -140,7 +146,7 @@ def arguments() -> Any:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     add_running_options(parser)
     parser.add_argument("--trace", type=boolean, default=False, help="keep every pass's canvases in candidates.jsonl")
-    parser.add_argument("--word_times", type=boolean, default=False, help="start and end of words, by the CTC head")
+    parser.add_argument("--word_times", type=boolean, default=False, help="start and end of words")
     return parser
 
 

@@ -138,6 +138,14 @@ def torch_report(torch: ModuleType) -> list[str]:
     return lines
 
 
+def attention_report(torch: ModuleType) -> str:
+    """What attends in the decoders here under `attention: auto`, in bf16 and with heads of 64."""
+    from whisfusion_asr.models.flash import why_not_flash  # late: it imports torch, which may be what is missing
+
+    reason = why_not_flash(torch.device("cuda" if torch.cuda.is_available() else "cpu"), torch.bfloat16, 64)
+    return "attention: flash_attn" if reason is None else f"attention: torch's SDPA; not flash_attn, since {reason}"
+
+
 @exits_cleanly
 def main(argv: list[str] | None = None) -> None:
     """Print the report; exit code 1 if something needed is missing."""
@@ -151,7 +159,8 @@ def main(argv: list[str] | None = None) -> None:
         if problem:
             problems.append(problem)
         else:
-            print(*torch_report(sys.modules[name]) if name == "torch" else [line], sep="\n")
+            found = sys.modules[name]
+            print(*[*torch_report(found), attention_report(found)] if name == "torch" else [line], sep="\n")
     try:
         lines, missing = package_report(packages())
     except importlib.metadata.PackageNotFoundError as error:

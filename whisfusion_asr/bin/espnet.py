@@ -19,8 +19,10 @@ from pathlib import Path
 
 from whisfusion_asr.bin.arguments import command_parser
 from whisfusion_asr.config import apply_overrides, read_yaml
-from whisfusion_asr.errors import exits_cleanly
+from whisfusion_asr.errors import UserError, exits_cleanly
 from whisfusion_asr.files import atomic_write
+
+PROGRAMS = ("asr_train", "asr_inference", "asr_inference_maskctc")
 
 
 @exits_cleanly
@@ -55,6 +57,8 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 def _run(program: str, *words: str) -> None:
+    if program not in PROGRAMS:
+        raise UserError(f"{program}: expected {', '.join(PROGRAMS)}, tokens or merge")
     from whisfusion_asr.tasks.espnet_programs import run_program  # late: importing ESPnet costs seconds
 
     seconds = run_program(program, words)

@@ -8,12 +8,14 @@ states dumped with them can be told apart.
 
 import difflib
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from whisfusion_asr.bin.arguments import command_parser
+from whisfusion_asr.config import apply_overrides
 from whisfusion_asr.errors import UserError, exits_cleanly
 from whisfusion_asr.files import atomic_write, sha256
 from whisfusion_asr.models.whisper_encoder import WhisperEncoder, check_model_name
@@ -23,13 +25,15 @@ from whisfusion_asr.pretrained.whisper import find_folder, weight_files
 
 @exits_cleanly
 def main(argv: list[str] | None = None) -> None:
-    """Command line: --config YAML --out DIR [--whisper_dir DIR]."""
+    """Command line: --config YAML --out DIR [--whisper_dir DIR] [--encoder_conf KEY=VALUE ...]."""
     parser = command_parser(__doc__)
     parser.add_argument("--config", required=True, type=Path, help="YAML with encoder and encoder_conf")
     parser.add_argument("--out", required=True, type=Path, help="experiment directory of the encoder")
     parser.add_argument("--whisper_dir", help="folder or .pt file with the weights, not encoder_conf's model")
+    parser.add_argument("--encoder_conf", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+                        help="single keys that replace those of the YAML: tail_seconds=0")
     args = parser.parse_args(argv)
-    conf = read_encoder_conf(args.config)
+    conf = read_encoder_conf(args.config, args.encoder_conf)
     if args.whisper_dir:
         if not Path(args.whisper_dir).exists():
             raise UserError(f"--whisper_dir {args.whisper_dir}: no such folder or file")
@@ -45,9 +49,10 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{args.out}/config.yaml: whisper, {size}, from {config['encoder_conf']['model']}")
 
 
-def read_encoder_conf(path: Path) -> dict[str, Any]:
+def read_encoder_conf(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The `encoder_conf` of a configuration with `encoder: whisper`, its keys checked and its defaults filled in.
 
+    overrides: `key=value` words laid over it
     raises UserError: another encoder, or a key that nothing would read
     """
     try:
@@ -60,6 +65,7 @@ def read_encoder_conf(path: Path) -> dict[str, Any]:
     conf = config.get("encoder_conf") or {}
     if not isinstance(conf, dict):
         raise UserError(f"{path}: encoder_conf is {conf!r}, expected keys and values")
+    conf = apply_overrides(conf, overrides)
     options = inspect.signature(WhisperEncoder).parameters
     _refuse_unknown(path, conf, list(options))
     return {name: conf.get(name, o.default) for name, o in options.items() if name in conf or o.default is not o.empty}

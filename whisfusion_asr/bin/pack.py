@@ -10,7 +10,7 @@ With --hub_repo OWNER/NAME it is uploaded too, beside its model card; the hub's 
 
 from pathlib import Path
 
-from whisfusion_asr.bin.arguments import command_parser
+from whisfusion_asr.bin.arguments import add_draft_options, command_parser
 from whisfusion_asr.bin.decode import read_settings
 from whisfusion_asr.decoding.settings import DecodingSettings
 from whisfusion_asr.errors import UserError, exits_cleanly
@@ -28,6 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", required=True, type=Path, help="tar to write")
     parser.add_argument("--model_file", default=WEIGHTS, help="weights inside exp_dir")
     parser.add_argument("--encoder_dir", help="encoder of the states that the experiment was trained on")
+    add_draft_options(parser)
     parser.add_argument("--inference_config", help="decoding YAML to pack; default: PDD as in conf/decode_pdd.yaml")
     parser.add_argument("--inference_args", default="", help="overrides, e.g. 'sampler_conf.candidates=5'")
     parser.add_argument("--license", default="", help="line of the model card, e.g. cc-by-4.0; default: not stated")
@@ -39,7 +40,8 @@ def main(argv: list[str] | None = None) -> None:
     if control:
         raise UserError(f"--inference_config {args.inference_config}: a control experiment (control: {control}); "
                         "give the decoding that users shall get")
-    pack_experiment(args.exp_dir, args.out, settings, args.model_file, args.encoder_dir, args.license)
+    pack_experiment(args.exp_dir, args.out, settings, args.model_file, args.encoder_dir, args.license,
+                    args.draft_dir, args.draft_model)
     print(f"wrote {args.out}, {args.out.stat().st_size / 1e6:.1f} MB")
     if args.hub_repo:
         place = upload_model(args.hub_repo, {PACKED: args.out, CARD: read_member(args.out, CARD)})

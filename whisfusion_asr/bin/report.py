@@ -13,7 +13,6 @@ import sys
 
 import soundfile
 
-from whisfusion_asr.api import canvas_spec
 from whisfusion_asr.bin.arguments import boolean, command_parser
 from whisfusion_asr.data.audio import SAMPLE_RATE, AudioTable
 from whisfusion_asr.data.tokenizer import make_tokenizer
@@ -30,6 +29,8 @@ def read_vocabulary(exp_dir: str) -> Vocabulary | None:
     if not config.get("token_list"):
         return None
     tokenizer = make_tokenizer(config["token_list"], config.get("bpemodel"), f"{exp_dir}/config.yaml")
+    from whisfusion_asr.api import canvas_spec  # late: torch takes seconds, and a report without tokens needs none
+
     spec = canvas_spec(config, tokenizer)
     return Vocabulary(tokenizer.pieces, tokenizer.decode, spec.eos_id, spec.prefix)
 

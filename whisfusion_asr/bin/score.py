@@ -8,6 +8,7 @@ their confidence intervals, the mean over utterances, jiwer's count, and the WER
 """
 
 import argparse
+from pathlib import Path
 
 from whisfusion_asr.bin.arguments import command_parser
 from whisfusion_asr.errors import exits_cleanly
@@ -28,8 +29,12 @@ def main(argv: list[str] | None = None) -> None:
     tokens.add_argument("--token_model", help="sentencepiece model; adds the token error rate")
     parser.add_argument("--normalizer", default="none", help=f"applied to both texts: {', '.join(NORMALIZERS)}")
     args = parser.parse_args(argv)
-    scored = score_files(args.ref, args.hyp, args.utt2spk, args.out, _tokenizer(args), args.normalizer)
+    note = Path(args.ref).with_name("labelled")
+    labelled = len(note.read_text(encoding="utf-8").splitlines()) if note.is_file() else 0
+    scored = score_files(args.ref, args.hyp, args.utt2spk, args.out, _tokenizer(args), args.normalizer, labelled)
     print("\n".join(console_lines(scored, args.normalizer, args.out)))
+    if labelled:
+        print(f"Whisper wrote {labelled} of the references ({note}): WER is disagreement with it there")
 
 
 def _tokenizer(args: argparse.Namespace) -> Split | None:

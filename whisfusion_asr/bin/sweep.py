@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from whisfusion_asr import __version__
-from whisfusion_asr.bin.arguments import boolean, command_parser
+from whisfusion_asr.bin.arguments import add_draft_options, boolean, command_parser
 from whisfusion_asr.config import apply_overrides, read_yaml
 from whisfusion_asr.errors import UserError, exits_cleanly
 from whisfusion_asr.scoring import NORMALIZERS
@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = command_parser(__doc__)
     parser.add_argument("--exp_dir", required=True, help="experiment with config.yaml and weights")
     parser.add_argument("--model_file", default="valid.loss.ave.pth", help="weights inside exp_dir")
+    add_draft_options(parser)
     parser.add_argument("--data_dir", required=True, help="Kaldi directory of the set; a development set")
     parser.add_argument("--states_dir", required=True, help="its dumped states")
     parser.add_argument("--config", required=True, help="decoding YAML that the points change")
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--repeats {args.repeats}: expected a positive number")
     points = read_grid(args.grid, apply_overrides(read_yaml(args.config), args.inference_args.split()))
     inputs = SweepInputs(args.exp_dir, args.model_file, args.data_dir, args.states_dir, args.device, args.normalizer,
-                         args.repeats)
+                         args.repeats, args.draft_dir, args.draft_model)
     rows = run_sweep(inputs, points, args.out)
     facts = {"model": f"{args.exp_dir}/{args.model_file}", "set": args.data_dir,
              "utterances": str(rows[0]["utterances"]), "reference words": str(rows[0]["reference_length"]),

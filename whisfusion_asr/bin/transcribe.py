@@ -4,8 +4,8 @@
     whisfusion transcribe talk.mp3 --model model.tar
     whisfusion transcribe *.wav --exp_dir exp/mine --config conf/decode_pbeb.yaml --format srt --out subtitles
 
-Prints the transcript, or writes OUT/<file name>.<format> for each file. Words have times where the model has a CTC
-head (--format json, srt, vtt); without one their times are guessed and flagged as interpolated.
+Prints the transcript, or writes OUT/<file name>.<format> for each file. Words have times (--format json, srt, vtt), by
+the CTC head, or by the decoder's cross-attention where there is none.
 """
 
 import sys
@@ -24,7 +24,7 @@ from whisfusion_asr.bin.arguments import (
     running_options,
 )
 from whisfusion_asr.config import read_yaml
-from whisfusion_asr.data.audio import SAMPLE_RATE, count_samples
+from whisfusion_asr.data.audio import Recording
 from whisfusion_asr.decoding.subtitles import FORMATS, render
 from whisfusion_asr.errors import UserError, exits_cleanly
 from whisfusion_asr.files import atomic_write
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--out {args.out}: two files are named {twice}; transcribe them into different folders")
     speech2text = _recogniser(args)
     for file, name in zip(args.files, names, strict=True):
-        duration = count_samples(file) / SAMPLE_RATE
+        duration = Recording(file).duration
         with tqdm(total=round(duration, 1), unit="s", desc=name, disable=not sys.stderr.isatty()) as bar:
             transcriber = Transcriber(speech2text, args.window, args.overlap, lambda done, bar=bar: _show(bar, done))
             words = list(transcriber(file))

@@ -3,6 +3,7 @@
 import io
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +16,7 @@ from whisfusion_asr.errors import UserError
 
 SAMPLE_RATE = 16000
 CANCELLED = 1e-2  # the mean of the channels is 40 dB below the channels: they cancel, no speech is left
+KEPT = 60.0  # seconds of a forward-only file that a next piece may begin before the end of the last one
 OVERSHOOT = 0.5  # seconds that a segment may reach past the audio's end, as in Kaldi: rounded times; it is cut there
 
 Source = str | Path | BinaryIO
@@ -34,10 +36,8 @@ def load_audio(
     A file without samples gives (0,). Raises UserError: unreadable or broken audio, samples that are not finite, a
     piece outside the audio, a missing channel, channels whose mean is silence.
     """
-    try:
+    with _named(source):
         audio, own_rate = load_unresampled(source, start, end, channel)
-    except UserError as error:
-        raise UserError(f"{source}: {error}" if isinstance(source, str | Path) else str(error)) from None
     return np.ascontiguousarray(resample(audio, own_rate, rate))
 
 
@@ -47,11 +47,48 @@ def load_unresampled(
     """As `load_audio`, at the file's own rate: waveform (S,) float32, rate. Its UserErrors do not name the source."""
     with _open(source) as file:
         first, last = piece_bounds(file.frames, file.samplerate, start, end)
-        audio = _to_mono(_read(file, first, last), channel)
-        if not np.isfinite(audio).all():
-            bad = np.flatnonzero(~np.isfinite(audio))
-            raise UserError(f"{len(bad)} samples are NaN or infinite, the first is {bad[0]}; write the file again")
-        return audio, file.samplerate
+        return _waveform(_read(file, first, last), channel), file.samplerate
+
+
+class Recording:
+    """One recording of which pieces are read, best in order: it stays open, and in bounded memory.
+
+    An mp3 can only be decoded from its beginning. What was decoded last is kept, so that pieces in order, which may
+    overlap by KEPT seconds, cost one pass over the file and not one each.
+    """
+
+    def __init__(self, source: Source) -> None:
+        with _named(source):
+            self._source, self._file = source, _open_forward(source)
+        self._held, self._held_from = np.zeros((0, self._file.channels), np.float32), 0
+
+    @property
+    def duration(self) -> float:
+        """Seconds, by the header."""
+        return self._file.frames / self._file.samplerate
+
+    def piece(self, start: float | None = None, end: float | None = None, channel: int | None = None) -> np.ndarray:
+        """The same as `load_audio` gives, and raises, for a piece in seconds."""
+        rate = self._file.samplerate
+        with _named(self._source):
+            first, last = piece_bounds(self._file.frames, rate, start, end)
+            samples = self._forward(first, last) if _only_forward(self._file) else _read(self._file, first, last)
+            return np.ascontiguousarray(resample(_waveform(samples, channel), rate))
+
+    def _forward(self, first: int, last: int) -> np.ndarray:
+        """Samples (S, channels) of a file that is decoded in order."""
+        if first < self._held_from:  # what is asked for was let go: once more from the beginning
+            if not isinstance(self._source, str | Path):
+                self._source.seek(0)
+            self._file, self._held, self._held_from = _open_forward(self._source), self._held[:0], 0
+        kept = round(KEPT * self._file.samplerate)
+        while (end := self._held_from + len(self._held)) < last:
+            more = _next_samples(self._file, min(kept, last - end))
+            if not len(more):
+                break
+            spare = max(0, min(first, end) - kept - self._held_from)
+            self._held, self._held_from = np.concatenate((self._held[spare:], more)), self._held_from + spare
+        return self._held[first - self._held_from : last - self._held_from]
 
 
 def count_samples(source: Source, start: float | None = None, end: float | None = None) -> int:
@@ -101,6 +138,15 @@ def run_pipe(source: str) -> bytes:
     return done.stdout
 
 
+@contextmanager
+def _named(source: Source) -> Iterator[None]:
+    """Errors inside begin with the source, if it has a name."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{source}: {error}" if isinstance(source, str | Path) else str(error)) from None
+
+
 def _open(source: Source) -> soundfile.SoundFile:
     try:
         if is_pipe(source):
@@ -112,16 +158,42 @@ def _open(source: Source) -> soundfile.SoundFile:
         raise UserError(f"not readable as audio: {error.error_string}") from None
 
 
+def _open_forward(source: Source) -> soundfile.SoundFile:
+    """As `_open`; soundfile jumps to where it stands after every read, which an mp3 that is read in parts must not."""
+    file = _open(source)
+    if _only_forward(file):
+        file.seekable = lambda: False
+    return file
+
+
+def _only_forward(file: soundfile.SoundFile) -> bool:
+    """libsndfile's mp3 decoder gives other samples after a jump: such a file is read from its beginning."""
+    return file.format in ("MPEG", "MP3")
+
+
 def _read(file: soundfile.SoundFile, first: int, last: int) -> np.ndarray:
-    """Samples first to last of all channels: (S, channels) float32."""
-    # libsndfile's mp3 decoder gives other samples after a jump: read such a file from its beginning.
-    jump = 0 if file.format in ("MPEG", "MP3") else first
+    """Samples first to last of all channels, of a file at its beginning if it goes only forward: (S, channels)."""
+    jump = 0 if _only_forward(file) else first
+    return _next_samples(file, last - jump, jump)[first - jump :]
+
+
+def _next_samples(file: soundfile.SoundFile, count: int, jump: int | None = None) -> np.ndarray:
+    """The next samples of all channels, or those from sample `jump` on; fewer at the file's end: (S, channels)."""
     try:
-        if jump:
+        if jump is not None and jump != file.tell():
             file.seek(jump)
-        return file.read(last - jump, dtype="float32", always_2d=True)[first - jump :]
+        return file.read(count, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise UserError(f"broken audio: {error.error_string}") from None
+
+
+def _waveform(samples: np.ndarray, channel: int | None) -> np.ndarray:
+    """One channel, or the mean, of (S, channels); checked to hold only numbers."""
+    audio = _to_mono(samples, channel)
+    if not np.isfinite(audio).all():
+        bad = np.flatnonzero(~np.isfinite(audio))
+        raise UserError(f"{len(bad)} samples are NaN or infinite, the first is {bad[0]}; write the file again")
+    return audio
 
 
 def _to_mono(audio: np.ndarray, channel: int | None) -> np.ndarray:
@@ -157,7 +229,7 @@ class AudioTable(Mapping[str, np.ndarray]):
         segments, channels = data_dir / "segments", data_dir / "reco2channel"
         self._segments = read_segments(segments) if segments.exists() else None
         self._channels = read_channels(channels) if channels.exists() else {}
-        self._piped: tuple[str, bytes] | None = None
+        self._recording: tuple[str, Recording] | None = None
         for key, segment in (self._segments or {}).items():
             if segment.recording not in self._sources:
                 raise UserError(f"{segments}: {key}: recording '{segment.recording}' is not in {self._scp}")
@@ -167,20 +239,20 @@ class AudioTable(Mapping[str, np.ndarray]):
         recording, start, end = (key, None, None) if self._segments is None else self._segments[key]
         source = self._sources[recording]
         try:
-            return load_audio(self._opened(source), start, end, channel=self._channels.get(recording))
+            if self._segments is None:
+                return load_audio(source, channel=self._channels.get(recording))
+            return self._opened(source).piece(start, end, self._channels.get(recording))
         except UserError as error:
             raise UserError(f"{self._scp}: {key}: {error}") from None
 
-    def _opened(self, source: str) -> Source:
-        """The source itself; of a pipe with segments its output, kept so that it runs once for a row of segments."""
-        if self._segments is None or not is_pipe(source):
-            return source
-        if self._piped is None or self._piped[0] != source:
-            self._piped = (source, run_pipe(source))
-        return io.BytesIO(self._piped[1])
+    def _opened(self, source: str) -> Recording:
+        """The recording of a row of segments, kept open: a pipe runs once, and an mp3 is decoded once for all."""
+        if self._recording is None or self._recording[0] != source:
+            self._recording = (source, Recording(io.BytesIO(run_pipe(source)) if is_pipe(source) else source))
+        return self._recording[1]
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_piped": None}
+        return {**self.__dict__, "_recording": None}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._sources if self._segments is None else self._segments)

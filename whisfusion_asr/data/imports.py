@@ -15,12 +15,15 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", "
 
 @dataclass(frozen=True)
 class Utterance:
-    """A line of the user's table. `place`: file:line, for messages; start and end as written, "" for the whole file."""
+    """A line of the user's table. `place`: file:line, for messages; start and end as written, "" for the whole file.
+
+    text: None for an utterance without a transcript
+    """
 
     place: str
     path: Path
     recording: str
-    text: str
+    text: str | None
     name: str
     speaker: str | None = None
     start: str = ""
@@ -44,17 +47,29 @@ def from_folder(
     Returns warnings (audio without a transcript). Raises UserError with every line that cannot be used.
     """
     wavs, transcripts = Path(wavs), Path(transcripts)
-    files = sorted(path for path in wavs.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not files:
-        raise UserError(f"{wavs}: no audio file in this folder (suffixes looked for: {' '.join(SUFFIXES)})")
-    utterances = _of_lines(wavs, _names(wavs, files), transcripts, speaker_from)
-    _write(out, utterances, channel)
+    files = find_audio(wavs)
+    utterances = of_lines(wavs, files, transcripts, speaker_from)
+    write_utterances(out, utterances, channel)
     unused = sorted(map(str, set(files) - {utterance.path for utterance in utterances}))
     return [f"{wavs}: no transcript for {counted(len(unused), 'audio file')}: {first_keys(unused)}"] if unused else []
 
 
-def _of_lines(wavs: Path, named: Mapping[str, list[Path]], transcripts: Path, speaker_from: str) -> list[Utterance]:
-    """The utterances of a transcript file, each with the one audio file that it names."""
+def find_audio(folder: Path) -> list[Path]:
+    """The audio files of a folder and its subfolders, by their suffixes. Raises UserError: there is none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected one with audio files")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files:
+        raise UserError(f"{folder}: no audio file in this folder (suffixes looked for: {' '.join(SUFFIXES)})")
+    return files
+
+
+def of_lines(wavs: Path, files: Iterable[Path], transcripts: Path, speaker_from: str) -> list[Utterance]:
+    """The utterances of a transcript file, each with the one of the audio files that it names.
+
+    Raises UserError with every line that names none or several, or has no speaker.
+    """
+    named = _names(wavs, files)
     utterances, faults = [], []
     for number, line in enumerate(read_lines(transcripts), start=1):
         if not line.strip():
@@ -66,14 +81,21 @@ def _of_lines(wavs: Path, named: Mapping[str, list[Path]], transcripts: Path, sp
             what = f"several audio files: {first_keys(map(str, matches))}" if matches else f"no audio file in {wavs}"
             faults.append(f"{place}: '{name.strip()}': {what}; expected one (path, file name or stem)")
             continue
-        below = matches[0].relative_to(wavs)
-        speaker = _speaker(below, speaker_from)
-        if speaker is None:
-            faults.append(f"{place}: --speaker_from '{speaker_from}' finds no speaker in '{below}'")
-            continue
-        utterances.append(Utterance(place, matches[0], _name(below), text, _name(below), speaker or None))
+        try:
+            utterances.append(of_file(place, wavs, matches[0], text, speaker_from))
+        except UserError as error:
+            faults.append(str(error))
     _raise_all(faults)
     return utterances
+
+
+def of_file(place: str, wavs: Path, path: Path, text: str | None, speaker_from: str) -> Utterance:
+    """A whole audio file as an utterance. Raises UserError: the rule finds no speaker in its path below `wavs`."""
+    below = path.relative_to(wavs)
+    speaker = _speaker(below, speaker_from)
+    if speaker is None:
+        raise UserError(f"{place}: --speaker_from '{speaker_from}' finds no speaker in '{below}'")
+    return Utterance(place, path, _name(below), text, _name(below), speaker or None)
 
 
 def _names(wavs: Path, files: Iterable[Path]) -> Mapping[str, list[Path]]:
@@ -134,7 +156,7 @@ def from_tsv(
         faults += [fault] if fault else []
         utterances.append(utterance)
     _raise_all(faults)
-    _write(out, utterances, channel)
+    write_utterances(out, utterances, channel)
 
 
 def _of_row(place: str, row: Mapping[str, str], root: Path) -> tuple[str | None, Utterance]:
@@ -155,8 +177,12 @@ def _of_row(place: str, row: Mapping[str, str], root: Path) -> tuple[str | None,
     return fault, Utterance(place, path, recording, row["text"], name, row.get("speaker") or None, start, end)
 
 
-def _write(out: str | Path, utterances: list[Utterance], channel: int | None) -> None:
-    """Keys are `speaker-name`: '-' sorts before letters and digits, so the order of speakers is that of utterances."""
+def write_utterances(out: str | Path, utterances: list[Utterance], channel: int | None = None) -> None:
+    """Write a data directory; `text` has a line for those that have a transcript.
+
+    Keys are `speaker-name`: '-' sorts before letters and digits, so the order of speakers is that of utterances.
+    Raises UserError: keys that are not distinct, no utterance.
+    """
     tables: DataTables = {"wav.scp": {}, "text": {}, "utt2spk": {}}
     segmented = any(utterance.start for utterance in utterances)
     if segmented:
@@ -173,11 +199,14 @@ def _write(out: str | Path, utterances: list[Utterance], channel: int | None) ->
         places.setdefault(key, utterance.place)
         if segmented:
             tables["segments"][key] = f"{recording} {utterance.start or 0} {utterance.end or -1}"
-        tables["text"][key] = " ".join(utterance.text.split())
+        if utterance.text is not None:
+            tables["text"][key] = " ".join(utterance.text.split())
         tables["utt2spk"][key] = speaker
     _raise_all(faults)
     if not utterances:
         raise UserError(f"{out}: no utterance to write: the transcripts are empty")
+    if not tables["text"]:
+        del tables["text"]
     if channel is not None:
         tables["reco2channel"] = dict.fromkeys(tables["wav.scp"], str(channel))
     write_dir(out, tables)

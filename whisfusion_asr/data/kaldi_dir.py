@@ -87,6 +87,14 @@ def lengths(directory: str | Path) -> dict[str, int]:
     return num_samples
 
 
+def longest_first(directory: str | Path) -> list[tuple[str, int]]:
+    """Utterances and their samples at 16 kHz: neighbours are of like length, and too long ones come first.
+
+    A directory without transcripts will do.
+    """
+    return sorted(lengths(directory).items(), key=lambda pair: (-pair[1], pair[0]))
+
+
 def filter_dir(directory: str | Path, min_seconds: float, max_seconds: float, max_loss: float) -> str:
     """Drop utterances that are too short, too long or without words; for train and valid sets, never for test sets.
 

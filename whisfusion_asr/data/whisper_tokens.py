@@ -112,6 +112,19 @@ def choose_tokens(texts: Iterable[str], whisper_dir: str | Path, out_dir: str | 
     return WhisperTokenizer(pieces, out_dir / "tokens.model")
 
 
+def all_tokens(whisper_dir: str | Path) -> WhisperTokenizer:
+    """Every text token of a Whisper folder under Whisper's own ids; the first id behind them is the end of text.
+
+    Raises UserError: no tokenizer.json, or another kind of tokenizer.
+    """
+    source = Path(whisper_dir) / "tokenizer.json"
+    model = _read_model(source)
+    end = model.token_to_id(WHISPER_EOS)
+    if end is None:
+        raise UserError(f"{source}: has no token {WHISPER_EOS}; expected the tokenizer of a Whisper model")
+    return WhisperTokenizer([model.id_to_token(number) for number in range(end)], source, str(source))
+
+
 def _read_model(path: str | Path) -> tokenizers.Tokenizer:
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file; expected the tokenizer.json of a Whisper folder")

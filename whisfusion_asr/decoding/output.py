@@ -77,7 +77,8 @@ def merge_parts(out: Path, num_jobs: int, keys: Sequence[str], settings: dict[st
 
     keys: every utterance of the set. settings: go into meta.json, with the jobs' conditions (the largest memory of a
         job, a list where other values differ) and the totals that are returned: `rtf` (decoding seconds per second of
-        audio, loading excluded), `utterances`, `passes` and `rows` (means), `flags` (counts).
+        audio, loading excluded), `seconds` (of encode, decode and select apart), `utterances`, `passes` and `rows`
+        (means), `flags` (counts).
     raises UserError: a part is missing, or the parts do not hold exactly the keys
     """
     found: dict[str, dict[str, Any]] = {}
@@ -130,11 +131,13 @@ def _write_lines(directory: Path, records: list[dict[str, Any]]) -> None:
 def _totals(records: list[dict[str, Any]]) -> dict[str, Any]:
     duration = sum(r["duration"] for r in records)
     seconds = sum(sum(r["timing"].values()) for r in records)
+    parts = sorted({part for r in records for part in r["timing"]})
     flags = sorted({flag for r in records for flag in r["flags"]})
     return {
         "utterances": len(records),
         "audio_seconds": round(duration, 3),
         "decode_seconds": round(seconds, 3),
+        "seconds": {part: round(sum(r["timing"].get(part, 0.0) for r in records), 3) for part in parts},
         "rtf": round(seconds / duration, 5) if duration else None,
         "passes": round(sum(r["passes"] for r in records) / len(records), 3),
         "rows": round(sum(r["rows"] for r in records) / len(records), 3),

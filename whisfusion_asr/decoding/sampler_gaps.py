@@ -1,8 +1,9 @@
 """The sampler for a text with gaps: what is known stands, what is missing is written into each gap from left to right.
 
 However much a gap lacks, the network is shown `ahead` masks in its place. It names the next tokens that are missing
-there, and the end token where nothing more is: that closes the gap. So no length is needed in advance, and all gaps are
-written at once. An empty canvas is a single gap. The network must have been trained on canvases of this form.
+there, and the end token where nothing more is: that closes the gap. So does the token that is known to follow it, for a
+network that reads on behind the gap would write the rest of the text a second time. No length is needed in advance, and
+all gaps are written at once. An empty canvas is a single gap. The network must have been trained on such canvases.
 """
 
 from collections.abc import Sequence
@@ -53,6 +54,7 @@ class _Part:
     """Known tokens, each with its probability, and whether a gap follows them.
 
     written: tokens that came out of the gap; end: probability with which it was closed, 1 where there was none
+    behind: the known token behind the gap, None at the end of the text
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -60,11 +62,12 @@ class _Part:
     open: bool = False
     written: int = 0
     end: float = 1.0
+    behind: int | None = None
 
     def take(self, tokens: Sequence[int], sure: Sequence[float], eos_id: int) -> None:
-        """Write tokens into the gap; an end token closes it, and what is behind that says nothing."""
+        """Write tokens into the gap until one closes it; what is behind that says nothing."""
         for token, probability in zip(tokens, sure, strict=True):
-            if token == eos_id:
+            if token in (eos_id, self.behind):
                 self.open, self.end = False, probability
                 return
             self.tokens.append(token)
@@ -116,6 +119,7 @@ def _parts(start: Start, spec: CanvasSpec) -> list[_Part]:
             parts[-1].open = True
             continue
         if parts[-1].open:
+            parts[-1].behind = token
             parts.append(_Part())
         parts[-1].tokens.append(token)
         parts[-1].sure.append(sure)

@@ -16,7 +16,18 @@ SAMPLERS = (*ENGINE_SAMPLERS, "pdd_reference", "ctc_greedy", "autoregressive")
 SEARCH_SELECTIONS = ("score",)  # a beam search ranks its candidates itself
 # A processor is fastest while a layer's activations stay in its cache, a GPU while it has enough to do.
 BATCH_TOKENS = {"cpu": 500, "cuda": 131072}
-KEYS = ("sampler", "sampler_conf", "selection", "selection_conf", "canvas_conf", "engine_conf")
+KEYS = ("sampler", "sampler_conf", "budget", "selection", "selection_conf", "canvas_conf", "engine_conf")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What `budget:` of the sampler gaps stands for: engine_conf.draft and sampler_conf.gamma."""
+
+    draft: float
+    gamma: float
+
+
+BUDGETS = {"accurate": Budget(0.0, 0.1), "balanced": Budget(0.98, 0.5), "fast": Budget(0.9, 1.0)}
 
 
 def sampler_keys(sampler: str) -> list[str]:
@@ -33,8 +44,9 @@ class EngineOptions:
         null for what suits the device (BATCH_TOKENS)
     budget_ms: time for one utterance, after which its best transcript so far counts; null for no limit. Utterances
         are then decoded one by one, and the text depends on the machine's speed.
-    silence: the transcript is empty if CTC counts no token, if the first pass finds none, or if the mean probability
-        of the first pass's tokens is below this; null takes everything for speech
+    silence: the transcript is empty if CTC hears no token, or none of a mean probability of at least this; without a
+        CTC head if the first pass finds no token, or none so sure; null for the experiment's own bound (`whisfusion
+        calibrate`, which a recipe calls), or for taking everything for speech where it has none
     draft: start from CTC's greedy tokens instead of an empty canvas, those below this probability hidden; with sampler
         gaps from its words, with a gap for those of which some token is below it; 0 is off
     """
@@ -57,7 +69,10 @@ class EngineOptions:
 
 @dataclass(frozen=True)
 class DecodingSettings:
-    """A checked decoding. options: of the sampler, None for ctc_greedy; canvas: replaces keys of the trained rule."""
+    """A checked decoding. options: of the sampler, None for ctc_greedy; canvas: replaces keys of the trained rule.
+
+    budget: of BUDGETS, None where draft and gamma are named one by one
+    """
 
     sampler: str
     options: Any
@@ -65,6 +80,7 @@ class DecodingSettings:
     selection_options: SelectionOptions
     engine: EngineOptions
     canvas: dict[str, Any] = field(default_factory=dict)
+    budget: str | None = None
 
     @classmethod
     def of(cls, conf: Mapping[str, Any] | None, place: str = "decoding") -> "DecodingSettings":
@@ -76,6 +92,12 @@ class DecodingSettings:
         check_keys(conf, KEYS, place)
         name, own = conf.get("sampler", "pdd"), conf.get("sampler_conf") or {}
         check_choice(name, SAMPLERS, "sampler")
+        budget, drafts = conf.get("budget"), {}
+        if budget is not None:
+            check_choice(budget, BUDGETS, "budget")
+            if name != "gaps":
+                raise UserError(f"budget: {budget} is a setting of sampler gaps; sampler {name} has none")
+            own, drafts = {"gamma": BUDGETS[budget].gamma, **own}, {"draft": BUDGETS[budget].draft}
         if name == "ctc_greedy":
             check_keys(own, (), "sampler_conf of ctc_greedy")
             options = None
@@ -87,16 +109,16 @@ class DecodingSettings:
         selection = conf.get("selection", selections[0])
         check_choice(selection, selections, "selection")
         weights = options_from(SelectionOptions, conf.get("selection_conf") or {}, "selection_conf")
-        engine = options_from(EngineOptions, conf.get("engine_conf") or {}, "engine_conf")
+        engine = options_from(EngineOptions, drafts | (conf.get("engine_conf") or {}), "engine_conf")
         if name not in ENGINE_SAMPLERS and engine != replace(EngineOptions(), batch_tokens=engine.batch_tokens):
             raise UserError(f"engine_conf: sampler {name} is not run by the engine; set sampler: pdd")
         canvas = dict(conf.get("canvas_conf") or {})
         options_from(CanvasRule, canvas, "canvas_conf")
-        return cls(name, options, selection, weights, engine, canvas)
+        return cls(name, options, selection, weights, engine, canvas, budget)
 
     def as_conf(self) -> dict[str, Any]:
         """The complete settings as a YAML would hold them; what the sampler has no use for is left out."""
-        conf: dict[str, Any] = {"sampler": self.sampler}
+        conf: dict[str, Any] = {"sampler": self.sampler} | ({"budget": self.budget} if self.budget else {})
         if self.options is not None:
             conf["sampler_conf"] = asdict(self.options)
             conf |= {"selection": self.selection, "selection_conf": asdict(self.selection_options)}
@@ -111,6 +133,11 @@ class DecodingSettings:
         if self.sampler not in ENGINE_SAMPLERS or self.engine.budget_ms is not None:
             return 1
         return self.engine.batch_tokens or BATCH_TOKENS[device_type]
+
+    @property
+    def keeps_given(self) -> bool:
+        """Whether known words on the canvas are kept: greedy CTC, left-to-right search and the reference see none."""
+        return self.sampler in ENGINE_SAMPLERS
 
     def canvas_rule(self, trained: Mapping[str, Any] | None) -> CanvasRule:
         """The rule of the trained model's canvas_conf with this decoding's keys in their place."""

@@ -72,17 +72,16 @@ def word_times(words: Sequence[Word], places: Sequence[Sequence[int]], spans: np
     return timed + _spread(waiting, timed[-1].end if timed else 0.0, duration)
 
 
-def timed_words(words: Sequence[Word], places: Sequence[Sequence[int]], tokens: Sequence[int],
-                log_probs: Tensor | None, frames: int, duration: float) -> list[Word]:
-    """The words of a transcript with start and end in seconds by the CTC head; without one they share the duration.
+def timed_words(words: Sequence[Word], places: Sequence[Sequence[int]], spans: np.ndarray, frames: int,
+                duration: float) -> list[Word]:
+    """The words of a transcript with start and end in seconds, pauses shared out.
 
-    places: for each word those of its tokens in `tokens`; if the tokenizer cuts the tokens of a composed text into
-        another number of words, nothing is known of them
-    log_probs: (T, V + 1), blank last; frames: T, in `duration` seconds of audio
+    places: for each word the rows of `spans` that are its tokens; if the tokenizer cuts the tokens of a composed text
+        into another number of words, nothing is known of them
+    spans: (N, 2) as in `ctc_spans`; frames: T, in `duration` seconds of audio
     """
     if len(places) != len(words):
         places = [[]] * len(words)
-    spans = np.full((len(tokens), 2), -1) if log_probs is None else ctc_spans(log_probs, tokens)
     return share_gaps(word_times(words, places, spans, duration / frames, duration))
 
 

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from whisfusion_asr.models.attention import Attend, Fold, attend, attend_shared, rotary_table, rotate, split_heads
+from whisfusion_asr.models.attention import (
+    Attend,
+    Fold,
+    attend,
+    attend_shared,
+    attention_weights,
+    rotary_table,
+    rotate,
+    split_heads,
+)
 from whisfusion_asr.models.frontend import frames_mask
 
 # The ruler's frequencies: base 100 keeps one token's step visible in every pair of a head of 32 to 64 dimensions.
@@ -119,12 +128,20 @@ class Adapter(nn.Module):
 
         fold: how the rows share the utterances' keys; None when R = B; attention: torch's or flash_attn's
         """
-        query = split_heads(self.q_proj(self.norm(x)), self.heads)
-        if self.ruler:
-            query = rotate(query + self.query_bias, rotary_table(slots, query.size(-1), RULER_BASE))
+        query = self.query(x, slots)
         if fold is None:
             return x + self.out_proj(attention(query, key, value, key_mask))
         return x + self.out_proj(attend_shared(query, key, value, key_mask, fold, attention))
+
+    def query(self, x: Tensor, slots: Tensor) -> Tensor:
+        """What x (R, L, D) asks the states. slots: (L,) token index. Returns (R, H, L, E)."""
+        query = split_heads(self.q_proj(self.norm(x)), self.heads)
+        return rotate(query + self.query_bias, rotary_table(slots, query.size(-1), RULER_BASE)) if self.ruler else query
+
+    def weights(self, x: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, slots: Tensor,
+                **_: object) -> Tensor:
+        """How much each slot looks at each state: of `forward`'s arguments with R = B, (B, H, L, S)."""
+        return attention_weights(self.query(x, slots), key, key_mask)
 
 
 def frame_clock(frames: int, size: int, device: torch.device) -> Tensor:

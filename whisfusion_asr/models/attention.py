@@ -36,6 +36,15 @@ def attend(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None = 
     return out.transpose(1, 2).flatten(2)
 
 
+def attention_weights(query: Tensor, key: Tensor, key_mask: Tensor) -> Tensor:
+    """What `attend` weighs the values by. query: (B, H, L, E); key: (B, H, S, E); key_mask: (B, S).
+
+    returns: (B, H, L, S), rows that sum to 1
+    """
+    scores = query @ key.transpose(2, 3) / query.size(-1) ** 0.5
+    return scores.masked_fill(~key_mask[:, None, None, :], -torch.inf).softmax(-1)
+
+
 @dataclass(frozen=True)
 class Fold:
     """How R rows lie in a table of B utterances with K places each, so that the rows of one share its keys.

@@ -1,6 +1,7 @@
 """The autoregressive control: the diffusion decoder's own network made causal, so that only the search differs."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from whisfusion_asr.models.adapter import Memory
@@ -48,6 +49,10 @@ class CausalDecoder(DiffusionDecoder):
     def start_id(self) -> int:
         """Id that stands before the first token, V."""
         return self.embed.num_embeddings - 1
+
+    def listening(self, canvas: Tensor, memory: Memory) -> Tensor:
+        """See DiffusionDecoder: slot i has read the tokens before i."""
+        return super().listening(F.pad(canvas[:, :-1], (1, 0), value=self.start_id), memory)
 
     def step(self, tokens: Tensor, memory: Memory | None, past: list[Past] | None = None,
              fold: Fold | None = None) -> tuple[Tensor, list[Past]]:

@@ -11,6 +11,7 @@ from whisfusion_asr.models.adapter import Acoustics, Adapter, Memory, PositionRu
 from whisfusion_asr.models.attention import Attend, Fold, attend, rotary_table, rotate, split_heads
 from whisfusion_asr.models.flash import check_attention, choose_attention
 from whisfusion_asr.models.frontend import frames_mask
+from whisfusion_asr.models.listening import watched_weights
 
 
 class CanvasDecoder(Protocol):
@@ -176,6 +177,15 @@ class DiffusionDecoder(nn.Module):
     def chosen_attention(self) -> Attend:
         """The attention of one pass. Raises UserError: attention: flash, and it cannot run here."""
         return choose_attention(self.attention, self.embed.weight, self.size // self.heads)
+
+    def listening(self, canvas: Tensor, memory: Memory) -> Tensor:
+        """Where the heads of the upper half of the blocks look at each slot of filled canvases, (B, C, L, S).
+
+        canvas: (B, L); memory: of these rows; its first T states are the audio's frames
+        """
+        assert self.adapters is not None
+        upper = self.adapters[len(self.adapters) // 2 :]
+        return watched_weights(upper, lambda: self.hidden(canvas, memory)).transpose(0, 1).flatten(1, 2)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden: (..., D). Returns (..., V)."""

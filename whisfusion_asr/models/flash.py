@@ -1,7 +1,8 @@
 """FlashAttention where it is installed and fits, torch's scaled_dot_product_attention everywhere else.
 
 A decoder's option `attention` chooses: `auto` takes flash_attn when it can run, `sdpa` never, `flash` refuses to run
-without it. The log says once which of the two runs, and why not the other.
+without it. The log says once which of the two runs, and why not the other. In a compiled decoder `auto` is SDPA: the
+lengths that flash_attn wants would be read from the device in the middle of the graph.
 """
 
 import importlib
@@ -95,7 +96,7 @@ def choose_attention(choice: str, weight: Tensor, head_size: int) -> Attend:
     choice: auto, sdpa or flash; weight: any of the network's, it tells device and precision (autocast's where it is on)
     Raises UserError: `flash` cannot run here.
     """
-    if choice == "sdpa":
+    if choice == "sdpa" or (choice == "auto" and torch.compiler.is_compiling()):
         return attend
     device, dtype = weight.device, working_type(weight)
     reason = why_not_flash(device, dtype, head_size)
@@ -142,7 +143,6 @@ def why_not_installed() -> str | None:
 
 
 def _tell(line: str) -> None:
-    if torch.compiler.is_compiling() or line in _told:
-        return
-    _told.add(line)
-    logging.getLogger(__name__).info(line)
+    if line not in _told and not torch.compiler.is_compiling():
+        _told.add(line)
+        logging.getLogger(__name__).info(line)

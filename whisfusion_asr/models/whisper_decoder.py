@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.adapter import Acoustics, Memory
-from whisfusion_asr.models.attention import Attend, Fold, attend_shared, split_heads
+from whisfusion_asr.models.attention import Attend, Fold, attend_shared, attention_weights, split_heads
 from whisfusion_asr.models.flash import check_attention, choose_attention
 from whisfusion_asr.models.frontend import frames_mask
+from whisfusion_asr.models.listening import watched_weights
 from whisfusion_asr.models.whisper_encoder import load_part
 from whisfusion_asr.models.whisper_vocabulary import prefix_ids, read_vocabulary, whisper_ids
 
@@ -65,10 +66,18 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, fold: Fold | None,
                 attention: Attend) -> Tensor:
         """x: (R, S, D); key, value: (B, H, T, E); key_mask: (B, T); fold: None when R = B. Returns (R, S, D)."""
-        query = split_heads(self.q_proj(self.norm(x)), self.heads)
+        query = self.query(x)
         if fold is None:
             return self.out_proj(attention(query, key, value, key_mask))
         return self.out_proj(attend_shared(query, key, value, key_mask, fold, attention))
+
+    def query(self, x: Tensor) -> Tensor:
+        """What x (R, S, D) asks the states, (R, H, S, E)."""
+        return split_heads(self.q_proj(self.norm(x)), self.heads)
+
+    def weights(self, x: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, *_: object) -> Tensor:
+        """How much each slot looks at each state: of `forward`'s arguments with R = B, (B, H, S, T)."""
+        return attention_weights(self.query(x), key, key_mask)
 
 
 class Reader(nn.Module):
@@ -179,6 +188,18 @@ class WhisperDiffusionDecoder(nn.Module):
             x = x + self.dropout(block.mlp(x))
         first = start - int(self.logit_shift)
         return self.norm(x[:, first : first + canvas.size(1)])
+
+    def listening(self, canvas: Tensor, memory: Memory) -> Tensor:
+        """Where the heads of the upper half of the layers look at each slot of filled canvases, (B, C, L, T).
+
+        canvas: (B, L); memory: of these rows. The row that a slot is read from looks a little early, the one where its
+        token stands a little late: with the shift it is the geometric mean of the two.
+        """
+        upper = self.adapters[len(self.adapters) // 2 :]
+        weights = watched_weights(upper, lambda: self.hidden(canvas, memory)).transpose(0, 1).flatten(1, 2)
+        start, slots = self.prefix_embed.size(0), canvas.size(1)
+        own = weights[:, :, start : start + slots]
+        return (own * weights[:, :, start - 1 : start - 1 + slots]).sqrt() if self.logit_shift else own
 
     def _embedded(self, canvas: Tensor) -> Tensor:
         """Prefix and canvas (R, L) with their positions, (R, P + L, D)."""

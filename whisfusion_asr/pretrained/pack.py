@@ -2,7 +2,7 @@
 
 `pack.json` lists the members with their SHA-256. Unpacked, such a tar is an experiment directory that needs nothing
 outside of it: config.yaml, model.safetensors, decoding.yaml, tokens/, encoder/ where the states come from another
-model, README.md.
+model, drafter/ where the drafts do, README.md.
 """
 
 import hashlib
@@ -19,7 +19,8 @@ from whisfusion_asr.errors import UserError
 from whisfusion_asr.files import atomic_write, sha256
 from whisfusion_asr.pretrained.hub import find_model
 
-MANIFEST, DECODING, ENCODER, PACKED = "pack.json", "decoding.yaml", "encoder", "model.tar"
+MANIFEST, DECODING, PACKED = "pack.json", "decoding.yaml", "model.tar"
+ENCODER, DRAFTER = "encoder", "drafter"
 FORMAT = 1
 AGAIN = "copy or download the file again"
 _MANIFEST_BYTES = 1 << 24
@@ -63,11 +64,11 @@ def open_model(place: str | Path) -> dict[str, Any]:
         folder = unpack(found / PACKED if found.is_dir() else found, cache_folder())
     if not (folder / MANIFEST).is_file():
         return {"exp_dir": str(folder)}
-    encoder = folder / ENCODER
+    beside = {"encoder_dir": folder / ENCODER, "draft_dir": folder / DRAFTER}
     return {
         "exp_dir": str(folder),
         "inference": read_yaml(folder / DECODING),
-        "encoder_dir": str(encoder) if encoder.is_dir() else None,
+        **{option: str(place) if place.is_dir() else None for option, place in beside.items()},
     }
 
 

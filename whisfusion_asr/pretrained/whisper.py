@@ -23,6 +23,7 @@ from whisfusion_asr.pretrained.weight_files import AGAIN, read_content, write_sa
 
 # In the order in which transformers looks for them.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+NAMING_FILES = ("config.json", "generation_config.json", "tokenizer.json")
 READ_IN_PLACE = ("model.encoder.", "encoder.")
 # Parts of a layer: Hugging Face's name, openai's.
 LAYER = {
@@ -92,6 +93,27 @@ def copy_encoder(folder: str | Path, out: str | Path) -> None:
     """Write the encoder of a Whisper folder, and nothing else of it, as a folder in Hugging Face's layout."""
     _, sizes, tensors = _read(Path(folder))
     _write_folder(Path(out), sizes, tensors)
+
+
+def copy_decoder(folder: str | Path, out: str | Path) -> None:
+    """Write the decoder of a Whisper folder and the files that name its tokens, as a folder in Hugging Face's layout.
+
+    raises UserError: not a complete folder
+    """
+    folder, out = Path(folder), Path(out)
+    stored: dict[str, Tensor] = {}
+    for file in weight_files(folder):
+        stored |= read_content(file)
+    tensors = {f"model.{name[name.index('decoder.'):]}": value for name, value in stored.items()
+               if name.startswith(("model.decoder.", "decoder."))}
+    write_safetensors(out / "model.safetensors", tensors)
+    for name in NAMING_FILES:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}/{name}: no such file; a complete Whisper folder in Hugging Face's layout has it")
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        alone = {"encoder_layers": 0} if name == "config.json" else {}
+        with atomic_write(out / name) as file:
+            json.dump(content | alone, file, ensure_ascii=False)
 
 
 def sinusoids(length: int, width: int) -> Tensor:

@@ -26,6 +26,18 @@ class Commands:
         corpus = ("--corpus_dir", o.corpus_dir) if o.corpus_dir else ()
         return ["bash", "local/data.sh", *corpus, *split_arguments(o.local_data_opts)]
 
+    def label(self, name: str, *task: str) -> list[str]:
+        """Let the original Whisper transcribe what has no transcript. task: `--job JOB`, or `--merge true`."""
+        o = self.options
+        return self.module(
+            "label",
+            *("--data_dir", self.layout.data(name), "--whisper_dir", o.whisper_dir),
+            *("--out", self.layout.labels(name), "--num_jobs", o.nj, *task, *self._device()),
+            *(("--inference_args", f"language={o.lang}") if o.lang else ()),
+            *(("--replace", "true") if o.relabel and name in (o.train_set, o.valid_set) else ()),
+            *split_arguments(o.label_args),
+        )
+
     def validate(self, name: str) -> list[str]:
         """Check a data directory; a test utterance may have an empty transcript, which counts insertions."""
         words = self.module("data", "validate", self.layout.data(name))
@@ -110,6 +122,17 @@ class Commands:
             *split_arguments(arguments),
         )
 
+    @property
+    def _drafter(self) -> tuple[str | Path, ...]:
+        return ("--draft_dir", self.layout.ctc) if self.options.ctc_token_type else ()
+
+    def calibrate(self) -> list[str]:
+        """The model's bound of silence, from the validation set."""
+        o, data = self.options, self.layout.data(self.options.valid_set)
+        states = ("--states_dir", self.layout.states(o.valid_set)) if o.feats_type == "states" else ()
+        model = ("--exp_dir", self.layout.model, "--model_file", o.inference_model, *self._drafter)
+        return self.module("calibrate", *model, "--data_dir", data, *states)
+
     def decode(self, config: str, name: str, jobs: int) -> list[str]:
         """Recognise a set, one job of many."""
         return self._decode(config, name, jobs, "--job", "JOB")
@@ -118,13 +141,27 @@ class Commands:
         """The common files of the jobs' results."""
         return self._decode(config, name, jobs, "--merge", "true")
 
+    def decode_original(self, config: str, name: str, jobs: int, *task: str) -> list[str]:
+        """Transcribe a set with the original Whisper. task: `--job JOB` for one job of many, or `--merge true`."""
+        o = self.options
+        return self.module(
+            "decode_whisper",
+            *("--whisper_dir", o.whisper_dir, "--config", find_config(config)),
+            *("--data_dir", self.layout.data(name), "--out", self.layout.decoding(config, name)),
+            *("--num_jobs", jobs, *task, *self._device()),
+            *(("--inference_args", o.inference_args) if o.inference_args else ()),
+        )
+
     def score(self, config: str, name: str) -> list[str]:
         """Error rates of a decoded set."""
         data, decoded = self.layout.data(name), self.layout.decoding(config, name)
+        # The tokens are those of the texts as they are: a normalised text has no token error rate.
+        plain = self.options.normalizer == "none"
+        form = ("--token_list", self.layout.tokens) if plain else ("--normalizer", self.options.normalizer)
         return self.module(
             "score",
             *("--ref", data / "text", "--hyp", decoded / "text", "--utt2spk", data / "utt2spk"),
-            *("--token_list", self.layout.tokens, "--out", decoded),
+            *(*form, "--out", decoded),
         )
 
     def results(self) -> list[str]:
@@ -143,6 +180,8 @@ class Commands:
         chosen = {"--inference_args": o.inference_args, "--license": o.publish_license, "--hub_repo": o.hub_repo}
         if o.feats_type == "states":
             chosen["--encoder_dir"] = str(self.layout.encoder)
+        if o.ctc_token_type:
+            chosen["--draft_dir"] = str(self.layout.ctc)
         return self.module(
             "pack",
             *(self.layout.model, "--out", self.layout.packed, "--model_file", o.inference_model),
@@ -203,6 +242,7 @@ class Commands:
             *("--exp_dir", self.layout.model, "--model_file", o.inference_model, "--config", find_config(config)),
             *("--data_dir", self.layout.data(name), *states, "--out", self.layout.decoding(config, name)),
             *("--num_jobs", jobs, *task, *self._device()),
+            *self._drafter,
             *(("--inference_args", o.inference_args) if o.inference_args else ()),
         )
 

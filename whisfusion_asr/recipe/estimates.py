@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from whisfusion_asr.recipe.settings import read_settings
+
 RATE = 100e12  # operations a second: what one recent GPU sustains in bf16 is of this order
 # Hub files, GB: Whisper by its parameters (4 bytes each up to medium, 2 after), SMDM by its tensors.
 HUB_GB = {
@@ -21,6 +23,7 @@ HUB_GB = {
 }  # fmt: skip
 # Whisper's encoders: width, layers.
 ENCODERS = {"tiny": (384, 4), "base": (512, 6), "small": (768, 12), "medium": (1024, 24), "large": (1280, 32)}
+BYTES = {"int8": 1, "float16": 2, "float32": 4}  # of a stored number
 FULL_WINDOW = 30.0  # seconds of a padded utterance
 
 
@@ -52,6 +55,22 @@ def set_size(data: Path, script: Path = Path("run.sh")) -> SetSize | None:
             if name == data.name:
                 return SetSize(int(utterances), float(hours))
     return None
+
+
+def states_size(data: Path, encoder: Path, storage: str) -> tuple[str, ...]:
+    """Note on the states of a set whose data is there. encoder: its directory; storage: numbers of the states."""
+    table, config = data / "utt2num_samples", encoder / "config.yaml"
+    if not table.is_file():
+        return ()
+    seconds = [int(line.split()[1]) / 16000 for line in table.read_text().splitlines()]
+    settings = read_settings(config) if config.is_file() else {}
+    width, size = settings.get("output_size"), ""
+    if isinstance(width, int):  # Whisper: 50 states a second; an encoder trained here tells when it begins to dump
+        whole = settings.get("encoder_conf.keep") == "all" and settings.get("encoder_conf.context") == "padded"
+        states = 50 * sum(FULL_WINDOW if whole else second for second in seconds) / settings.get("encoder_conf.pool", 1)
+        values = (states + (8 * len(seconds) if storage == "int8" else 0)) * width
+        size = f", about {values * BYTES[storage] / 1e9:.3g} GB as {storage}"
+    return (f"disk: states of {sum(seconds) / 3600:.2f} hours of audio{size}",)
 
 
 def dump_costs(size: SetSize | None, encoder: Mapping[str, Any]) -> tuple[str, ...]:

@@ -26,6 +26,10 @@ class Layout:
         """The languages of a set's utterances, where there are several to tell apart."""
         return (self.data(name) / "utt2lang",) if len(self.options.words("languages")) > 1 else ()
 
+    def labels(self, name: str) -> Path:
+        """What the original Whisper heard in a set."""
+        return Path(self.options.dumpdir, "labels", name)
+
     def text(self, name: str) -> Path:
         """Tokenised sentences of the text model."""
         return Path(self.options.dumpdir, "text", name)

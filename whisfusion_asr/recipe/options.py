@@ -12,10 +12,13 @@ from whisfusion_asr.errors import UserError
 
 CHOICES = {
     "token_type": ("unigram", "bpe", "char", "llama", "whisper"),
+    "ctc_token_type": ("", "unigram", "bpe", "char"),
     "feats_type": ("states", "raw"),
     "states_storage": ("int8", "float16", "float32"),
     "text_case": ("keep", "upper", "lower"),
     "punctuation": ("keep", "remove"),
+    "labels": ("", "whisper"),
+    "normalizer": ("none", "published", "basic", "whisper_en", "cjk"),
     "asr_task": ("diffusion", "espnet", "espnet_maskctc"),
 }
 
@@ -52,6 +55,9 @@ class Options:
     lang: str = _option("", "language, becomes part of the default tags")
     corpus_dir: str = _option("", "folder of the corpus, given to local/data.sh as --corpus_dir")
     local_data_opts: str = _option("", "options for local/data.sh")
+    labels: str = _option("", "whisper: the model of whisper_dir transcribes what has no transcript (stage 0)")
+    relabel: bool = _option(False, "label training and validation sets also where they have transcripts")
+    label_args: str = _option("", "more options of the labelling: --min_mean_log_prob -0.5 ...")
     min_wav_duration: float = _option(0.1, "shorter training and validation utterances are dropped (seconds)")
     max_wav_duration: float = _option(30.0, "longer training and validation utterances are dropped (seconds)")
     max_data_loss: float = _option(0.05, "largest share of a set that may be dropped before it is an error")
@@ -77,6 +83,8 @@ class Options:
     text_args: str = _option("", "more options for its training: --max_epoch 3 ...")
     # Model
     ctc_config: str = _option("", "YAML of a CTC head to train on the encoder's states first; empty: none")
+    ctc_token_type: str = _option("", "own tokens of the CTC head, which then drafts for the decoder; empty: the same")
+    ctc_nbpe: int = _option(500, "number of the CTC head's own tokens (unigram and bpe)")
     adapter_config: str = _option("", "YAML of stage train_adapter (the paper's stage 1); empty: left out")
     adapter_args: str = _option("", "more options for stage train_adapter: --max_epoch 3 ...")
     asr_config: str = _option("", "YAML of stage train_decoder (the paper's stage 2)")
@@ -88,6 +96,7 @@ class Options:
     inference_args: str = _option("", "changed keys of the decoding: sampler_conf.candidates=5 ...")
     inference_tag: str = _option("", "name of the decoding's directory; default: name of its YAML")
     inference_model: str = _option("valid.loss.ave.pth", "checkpoint to decode with")
+    normalizer: str = _option("none", "of both texts in scoring: none, published, basic, whisper_en or cjk")
     # Comparison
     compare: str = _option("", "systems of stage compare, NAME=DIR ...; default: all scored decodings below expdir")
     compare_to: str = _option("", "name of the one that the others are tested against; default: the first")
@@ -113,20 +122,27 @@ class Options:
             raise UserError(f"--test_sets contains the training set {self.train_set}")
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise UserError(f"--{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+                known = ", ".join(filter(None, allowed))
+                raise UserError(f"--{name} must be one of {known}; got {getattr(self, name)!r}")
         if self.smdm and self.token_type != "llama":
             raise UserError(f"--smdm knows Llama's tokens only: set --token_type llama, not {self.token_type}")
         if self.smdm and self.text_config:
             raise UserError("--smdm and --text_config both name the text model to start from; leave one empty")
         if self.token_type == "whisper" and not self.whisper_dir:
             raise UserError("--token_type whisper takes the tokens of a Whisper folder: give it with --whisper_dir DIR")
+        if self.ctc_token_type and not self.ctc_config:
+            raise UserError(f"--ctc_token_type {self.ctc_token_type}: no CTC head is trained; set --ctc_config too")
         for name in ("smdm", "text_config"):
             if self.languages and getattr(self, name):
                 raise UserError(f"--languages and --{name}: a text model is of one language; leave one of them empty")
         if self.languages and self.token_type in ("llama", "whisper"):
             raise UserError(f"--languages: the published tokens of --token_type {self.token_type} have no place for "
                             "them; take unigram, bpe or char")
-        for name in ("nj", "inference_nj", "num_nodes", "nbpe"):
+        if self.labels and not self.whisper_dir:
+            raise UserError("--labels whisper needs a complete Whisper model: give its folder with --whisper_dir DIR")
+        if self.relabel and not self.labels:
+            raise UserError("--relabel true replaces transcripts by labels: say whose, --labels whisper")
+        for name in ("nj", "inference_nj", "num_nodes", "nbpe", "ctc_nbpe"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1, got {getattr(self, name)}")
         for name in ("datadir", "dumpdir", "expdir", "asr_tag", "encoder_tag", "inference_tag"):

@@ -1,19 +1,14 @@
 """The steps of every stage: what each runs, reads, writes and depends on."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from whisfusion_asr.recipe.commands import LLAMA, Commands
-from whisfusion_asr.recipe.estimates import (
-    decoding_hours,
-    dump_costs,
-    hub_download,
-    set_size,
-    training_hours,
-)
+from whisfusion_asr.recipe.decoding import decoding_step
+from whisfusion_asr.recipe.estimates import dump_costs, hub_download, set_size, states_size, training_hours
 from whisfusion_asr.recipe.jobs import Job
 from whisfusion_asr.recipe.layout import Layout
 from whisfusion_asr.recipe.options import Options
@@ -21,7 +16,6 @@ from whisfusion_asr.recipe.settings import described_downloads, find_config, rea
 from whisfusion_asr.recipe.step import Step
 
 WEIGHTS = "valid.loss.ave.pth"  # what a training leaves for the next step
-BYTES = {"int8": 1, "float16": 2, "float32": 4}  # of a stored number
 _DATA_FILES = ("wav.scp", "text", "utt2spk", "utt2num_samples")
 
 
@@ -41,6 +35,12 @@ class Steps:
         """Command lines."""
         return Commands(self.options, self.layout)
 
+    @cached_property
+    def drafter(self) -> "Steps | None":
+        """The steps of a CTC head with tokens of its own, which no decoder starts from; None where it shares them."""
+        o = self.options
+        return Steps(replace(o, token_type=o.ctc_token_type, nbpe=o.ctc_nbpe)) if o.ctc_token_type else None
+
     @property
     def sets(self) -> list[str]:
         """All data sets, each once."""
@@ -48,20 +48,22 @@ class Steps:
         return list(dict.fromkeys(name for name in (o.train_set, o.valid_set, *o.words("test_sets")) if name))
 
     def data(self) -> Iterator[Step]:
-        """Stage 0: the corpus' own script, then every set is validated, training and validation sets are filtered."""
+        """Stage 0: the corpus' own script; sets are labelled if asked, validated, and filtered unless for tests."""
         o, run = self.options, self.commands
-        jobs = [run.local_data()]
+        jobs = [Job(tuple(run.local_data()))]
         for name in self.sets:
-            jobs.append(run.validate(name))
+            jobs += self._labelling(name) if o.labels else ()
+            jobs.append(Job(tuple(run.validate(name))))
             if name in (o.train_set, o.valid_set):
-                jobs.append(run.filter(name))
-        names = ("corpus_dir", "local_data_opts", "min_wav_duration", "max_wav_duration", "max_data_loss")
+                jobs.append(Job(tuple(run.filter(name))))
+        names = ["corpus_dir", "local_data_opts", "min_wav_duration", "max_wav_duration", "max_data_loss"]
+        names += ["labels", "relabel", "label_args", "whisper_dir", "lang"] if o.labels else []
         script = Path("local/data.sh")
         own = sorted(p for p in (*Path("local").rglob("*"), Path("db.sh")) if p.is_file() and p.suffix != ".pyc")
         yield Step(
             title=" ".join(self.sets),
             out=Path(o.datadir),
-            jobs=tuple(Job(tuple(words)) for words in jobs),
+            jobs=tuple(jobs),
             settings={name: getattr(o, name) for name in names} | {"sets": self.sets},
             reads=dict.fromkeys([script, *own], ""),
             writes=tuple(self.layout.data(name) / file for name in self.sets for file in _DATA_FILES),
@@ -69,8 +71,10 @@ class Steps:
         )
 
     def parts(self) -> Iterator[Step]:
-        """Stage 1: token model, encoder, text diffusion model."""
+        """Stage 1: token models, encoder, text diffusion model."""
         yield self._tokens()
+        if self.drafter:
+            yield self.drafter._tokens()
         if self.options.encoder_config:
             yield self._imported_encoder() if self.layout.encoder_is_imported else self._trained_encoder()
         if self.options.smdm:
@@ -97,13 +101,15 @@ class Steps:
                 reads=audio | segments | dict.fromkeys(self._encoder_files(), "parts"),
                 writes=tuple(out / f for f in ("states.scp", "shape", "meta.json")),
                 keys=(data / "utt2spk", out / "states.scp"),
-                notes=self._states_size(name) or dump_costs(set_size(data), self._encoder_settings()),
+                notes=states_size(data, self.layout.encoder, self.options.states_storage)
+                or dump_costs(set_size(data), self._encoder_settings()),
             )
 
     def train_adapter(self) -> Iterator[Step]:
         """Stage 3: a CTC head on the states if asked for, then the adapters."""
         if self.options.ctc_config:
-            yield self._training("train_adapter", "ctc", self.layout.ctc, self._data, self._encoder_init(), tag="asr")
+            own, out = self.drafter or self, self.layout.ctc
+            yield own._training("train_adapter", "ctc", out, self._data, self._encoder_init(), tag="asr")
         if self.options.adapter_config:
             yield self._training("train_adapter", "adapter", self.layout.adapter, self._data, self._parts(), tag="asr")
 
@@ -120,7 +126,7 @@ class Steps:
         self.options.need("inference_config", "decode")
         for config in self.options.words("inference_config"):
             for name in self.options.words("test_sets"):
-                yield self._decoding(config, name)
+                yield decoding_step(self, config, name)
 
     def score(self) -> Iterator[Step]:
         """Stage 6: error rates of what was decoded, and the table of all results."""
@@ -133,7 +139,7 @@ class Steps:
                 title=f"{out.parent.name}/{name}",
                 out=out,
                 jobs=(Job(tuple(self.commands.score(config, name))),),
-                settings={"token_list": str(self.layout.tokens)},
+                settings={"token_list": str(self.layout.tokens), "normalizer": self.options.normalizer},
                 reads={out / "text": "decode", data / "text": "data", data / "utt2spk": "data"},
                 writes=written,
                 stamp_name=".score.stamp.json",
@@ -147,6 +153,12 @@ class Steps:
         """(configuration, set) of every decode directory that the options ask for."""
         self.options.need("inference_config", "score")
         return [(c, s) for c in self.options.words("inference_config") for s in self.options.words("test_sets")]
+
+    def _labelling(self, name: str) -> tuple[Job, Job]:
+        o, log = self.options, self.layout.labels(name) / "logdir" / "label.JOB.log"
+        gpu = {"gpus": o.ngpu, "submit": "cuda_cmd" if o.ngpu else "decode_cmd"}
+        return (Job(tuple(self.commands.label(name, "--job", "JOB")), log, o.nj, **gpu),
+                Job(tuple(self.commands.label(name, "--merge", "true"))))
 
     def _tokens(self) -> Step:
         o, out = self.options, self.layout.tokens
@@ -260,36 +272,18 @@ class Steps:
         frozen = "decoder.blocks" in (settings.get("freeze_param") or ())
         return training_hours(set_size(self.layout.data(self.options.train_set)), settings, 1.5 if frozen else 2.0)
 
-    def _decoding(self, config: str, name: str) -> Step:
-        o, data, out = self.options, self.layout.data(name), self.layout.decoding(config, name)
-        count = self.jobs_of(name, o.inference_nj)
-        gpu = {"gpus": o.ngpu, "submit": "cuda_cmd" if o.ngpu else "decode_cmd"}
-        array = Job(tuple(self.commands.decode(config, name, count)), out / "logdir" / "decode.JOB.log", count, **gpu)
-        states = self.layout.states(name)
-        source = {states / file: "dump" for file in ("states.scp", "shape", "meta.json")}
-        if o.feats_type != "states":
-            source = {data / "wav.scp": "data"}
-        own = (data / "utt2spk", data / "utt2num_samples", *self.layout.utt2lang(name))
-        model = {self.layout.model / file: "train_decoder" for file in (o.inference_model, "config.yaml")}
-        return Step(
-            title=f"{out.parent.name}/{name}",
-            out=out,
-            jobs=(array, Job(tuple(self.commands.decode_merge(config, name, count)))),
-            settings=self._decoding_settings(config) | {"model_file": o.inference_model},
-            reads=source | dict.fromkeys(own, "data") | model,
-            writes=tuple(out / file for file in ("text", "token", "score")),
-            keys=(data / "utt2spk", out / "text"),
-            work=("text",),
-            tag="inference_tag",
-            record=out.parent,
-            notes=decoding_hours(set_size(data), self._model_settings(), self._decoding_settings(config)),
-        )
+    @property
+    def drafts_from(self) -> dict[Path, str]:
+        """Files of the CTC head that drafts for the decoder, and the stage that writes them."""
+        return {self.layout.ctc / file: "train_adapter" for file in (WEIGHTS, "config.yaml") if self.drafter}
 
-    def _decoding_settings(self, config: str) -> dict[str, Any]:
+    def decoding_settings(self, config: str) -> dict[str, Any]:
+        """Flat settings of a decoding."""
         return read_decoding_settings(find_config(config), self.options.inference_args)
 
-    def _model_settings(self) -> dict[str, Any]:
-        config = self.options.asr_config  # a model that was only imported has none
+    def model_settings(self) -> dict[str, Any]:
+        """Flat settings of the recognition model's training; none of a model that was only imported."""
+        config = self.options.asr_config
         return read_settings(find_config(config), self.options.asr_args) if config else {}
 
     def _maker(self, path: str) -> str:
@@ -307,7 +301,7 @@ class Steps:
             init[str(self.layout.text_model / WEIGHTS)] = "parts"
         trained = bool(self.options.encoder_config) and not self.layout.encoder_is_imported
         init |= self._encoder_init()
-        if self.options.ctc_config:
+        if self.options.ctc_config and not self.drafter:
             init[f"{self.layout.ctc / WEIGHTS}:ctc:ctc"] = "train_adapter"
         elif trained and self._encoder_settings().get("model_conf.ctc_weight") != 0:
             init[f"{self.layout.encoder / WEIGHTS}:ctc:ctc"] = "parts"
@@ -333,18 +327,3 @@ class Steps:
         """Number of jobs for a set: no more than it has utterances."""
         keys = self.layout.data(name) / "utt2spk"  # not there yet in a dry run before stage 0
         return min(wanted, max(1, keys.read_bytes().count(b"\n"))) if keys.is_file() else wanted
-
-    def _states_size(self, name: str) -> tuple[str, ...]:
-        table, config = self.layout.data(name) / "utt2num_samples", self.layout.encoder / "config.yaml"
-        if not table.is_file():
-            return ()
-        seconds = [int(line.split()[1]) / 16000 for line in table.read_text().splitlines()]
-        settings = read_settings(config) if config.is_file() else {}
-        width, size = settings.get("output_size"), ""
-        if isinstance(width, int):  # Whisper: 50 states a second; an encoder trained here tells when it begins to dump
-            whole = settings.get("encoder_conf.keep") == "all" and settings.get("encoder_conf.context") == "padded"
-            states = 50 * sum(30.0 if whole else second for second in seconds) / settings.get("encoder_conf.pool", 1)
-            storage = self.options.states_storage
-            values = (states + (8 * len(seconds) if storage == "int8" else 0)) * width
-            size = f", about {values * BYTES[storage] / 1e9:.3g} GB as {storage}"
-        return (f"disk: states of {sum(seconds) / 3600:.2f} hours of audio{size}",)

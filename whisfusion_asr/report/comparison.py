@@ -156,21 +156,27 @@ def compare_set(systems: Sequence[System], against: System, name: str, replicate
         comparison = compare_systems(reference, scored, replicates, seed)
         rows.append(_row(system, name, comparison, is_reference=system is against))
         comparisons[system.name] = comparison.as_json()
+    if len({row["encoder"] for row in rows}) > 1 and all(row["decoder_rtfx"] for row in rows):
+        for row in rows:  # some read their states from disk: nobody's encoder counts
+            row |= {"rtfx": row["decoder_rtfx"], "encoder": "left out of RTFx"}
     for row in rows:
         row["on_front"] = on_front(row, rows)
     first = comparisons[against.name]
-    return {"normalizer": next(iter(told), None), "utterances": first["utterances"],
+    labelled = max(read_json(each.directory / name / "summary.json").get("labelled", 0) for each in systems)
+    return {"normalizer": next(iter(told), None), "utterances": first["utterances"], "labelled": labelled,
             "words": first["b"]["reference_length"], "systems": rows, "comparisons": comparisons}
 
 
 def _row(system: System, name: str, comparison: Comparison, is_reference: bool) -> Row:
     meta, rate = system.meta(name), comparison.b
+    decoder = meta["decode_seconds"] - meta["seconds"].get("encode", 0.0) if meta.get("seconds") else 0.0
     row: Row = {
         "system": system.name + (f" (control: {meta['control']})" if meta.get("control") else ""),
         "place": str(system.directory / name), "is_reference": is_reference, "wer": rate.percent,
         "by_utterance": _ends(rate.by_utterance), "by_speaker": _ends(rate.by_speaker),
         "low": rate.by_utterance.low, "high": rate.by_utterance.high,
         "rtfx": meta["audio_seconds"] / meta["decode_seconds"] if meta.get("decode_seconds") else None,
+        "decoder_rtfx": meta["audio_seconds"] / decoder if decoder > 0 else None,
         "passes": meta.get("passes"), "rows": meta.get("rows"),
         "memory": meta.get("peak_memory_mib"), "gpu_memory": meta.get("peak_gpu_memory_mib"),
         **{key: meta.get(key) for key in CONDITIONS}, **system.cost(),
@@ -214,8 +220,12 @@ def _page(found: Mapping[str, dict[str, Any]], systems: Sequence[System], agains
 
 def _facts(found: Mapping[str, Any]) -> str:
     units = next(iter(found["comparisons"].values()))["b"]["by_speaker"]["units"]
-    return (f"{found['utterances']} utterances, {found['words']} reference words, {units} speakers, "
+    told = (f"{found['utterances']} utterances, {found['words']} reference words, {units} speakers, "
             f"normalizer {found['normalizer'] or 'not recorded'}.")
+    if not found["labelled"]:
+        return told
+    return (f"{told}\n\n**The original Whisper wrote {found['labelled']} of the references (`labelled` in the data "
+            "directory): there WER is disagreement with it, and its own is next to nothing.**")
 
 
 def _verdicts(found: Mapping[str, Any], against: str) -> list[str]:
@@ -257,7 +267,8 @@ def _legend() -> list[str]:
         "the number of systems.",
         f"- By speaker: whole speakers are drawn. Few say little about others, and the interval is then too short; the "
         f"p-value is left out for fewer than {FEWEST_SPEAKERS} (the JSON has it).",
-        "- RTFx: seconds of audio per second of decoding, wall clock, loading excluded; the sum over jobs.",
+        "- RTFx: seconds of audio per second of decoding, wall clock, loading excluded; the sum over jobs. Where only "
+        "some systems encode, the encoder is left out of all.",
         "- passes, rows: evaluations of the network for an utterance, and token rows evaluated in them, means.",
         "- trained parameters, training minutes: of all trainings behind the weights in use, a part that was trained "
         "twice once; wall clock of training and validation.",

@@ -81,6 +81,7 @@ def score_files(
     out_dir: str | Path,
     tokenizer: Split | None = None,
     normalizer: str = "none",
+    labelled: int = 0,
 ) -> dict[str, Scored]:
     """Write the score directories of one decoded set and return the scores by measure: "wer", "cer", "ter".
 
@@ -89,6 +90,7 @@ def score_files(
     ref, hyp: Kaldi text files (`key words`; a key alone is an empty text), joined by key, written in the order of `ref`
     utt2spk: lines `key speaker`; None makes every utterance its own speaker
     tokenizer: text -> pieces for the token error rate; None leaves it out, and removes what an earlier run left of it
+    labelled: references that a recogniser wrote, kept in summary.json: their rates are no error rates
     raises UserError: the files' keys differ; a file is empty, malformed or not UTF-8; an unknown normaliser
     """
     normalize = get_normalizer(normalizer)
@@ -111,7 +113,7 @@ def score_files(
     if normalizer != "none":
         scored["raw_wer"] = _count(_align(ids, pairs, str.split), speakers)
     with atomic_write(Path(out_dir) / "summary.json") as file:
-        json.dump(_summary(scored, normalizer), file, indent=2)
+        json.dump(_summary(scored, normalizer) | ({"labelled": labelled} if labelled else {}), file, indent=2)
         file.write("\n")
     return scored
 

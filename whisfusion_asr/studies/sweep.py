@@ -32,7 +32,10 @@ WARM_UP = 8
 
 @dataclass(frozen=True)
 class SweepInputs:
-    """What all points of a sweep share. repeats: each point is decoded so often; the run of median seconds counts."""
+    """What all points of a sweep share. repeats: each point is decoded so often; the run of median seconds counts.
+
+    draft_dir, draft_model: of the sampler gaps, see Speech2Text
+    """
 
     exp_dir: str
     model_file: str
@@ -41,6 +44,8 @@ class SweepInputs:
     device: str = "cpu"
     normalizer: str = "none"
     repeats: int = 1
+    draft_dir: str | None = None
+    draft_model: str = "valid.loss.ave.pth"
 
     def identity(self) -> dict[str, str]:
         """What the results depend on besides a point's settings: name -> hash or value.
@@ -52,6 +57,9 @@ class SweepInputs:
         files = {"the model": [exp / "config.yaml", exp / "init.json", exp / self.model_file],
                  "the data": [data / "text", data / "utt2spk", data / "utt2num_samples"],
                  "the states": [states / "meta.json", states / "shape", states / "states.scp"]}
+        if self.draft_dir is not None:
+            draft = Path(self.draft_dir)
+            files["the drafter"] = [draft / "config.yaml", draft / "init.json", draft / self.draft_model]
         hashes = {name: _hash_of(paths) for name, paths in files.items()}
         conditions = {"the normalizer": self.normalizer, "the device": self.device, "the code version": __version__,
                       "the number of threads": torch.get_num_threads(), "the number of repeats": self.repeats}
@@ -114,7 +122,8 @@ def _result(out: Path, point: Point) -> Path:
 def _measure_missing(inputs: SweepInputs, points: Sequence[Point], out: Path) -> None:
     if not points:
         return
-    speech2text = Speech2Text(inputs.exp_dir, inputs.model_file, points[0].settings, device=inputs.device)
+    speech2text = Speech2Text(inputs.exp_dir, inputs.model_file, points[0].settings, device=inputs.device,
+                              draft_dir=inputs.draft_dir, draft_model=inputs.draft_model)
     ready = [(point, speech2text.with_settings(point.settings)) for point in points]  # refuses before any work
     utterances = load_utterances(speech2text, inputs)
     for number, (point, model) in enumerate(ready, 1):

@@ -29,9 +29,6 @@ from whisfusion_asr.errors import UserError
 from whisfusion_asr.training.groups import build_optimizer, inventory
 from whisfusion_asr.training.muon import Muon
 
-TRAINING = "asr_train"
-INFERENCES = ("asr_inference", "asr_inference_maskctc")
-
 
 class ControlTask(ASRTask):
     """ASRTask whose `optim: muon` has the parameter groups that Muon needs; it logs the counts of parameters.
@@ -50,17 +47,16 @@ class ControlTask(ASRTask):
 
 
 def run_program(name: str, words: Sequence[str]) -> list[float]:
-    """Run a program of espnet2.bin with its own options; the seconds of each utterance, of an inference.
+    """Run espnet2.bin.NAME with its own options: asr_train, asr_inference or asr_inference_maskctc.
 
-    They hold front end, encoder and search of one utterance at a time, neither loading nor reading of audio.
-    raises UserError: an unknown program; audio that ESPnet would not read, or would take for something else
+    Returns the seconds of each utterance of an inference, none for a training. They hold front end, encoder and search
+    of one utterance at a time, neither loading nor reading of audio.
+    raises UserError: audio that ESPnet would not read, or would take for something else
     """
-    if name not in (TRAINING, *INFERENCES):
-        raise UserError(f"{name}: expected {TRAINING}, {' or '.join(INFERENCES)}")
     for path, kind in _tables(words):
         if kind == "sound":
             check_sound(path)
-    if name == TRAINING:
+    if name == "asr_train":
         ControlTask.main(cmd=list(words))
         return []
     program = importlib.import_module(f"espnet2.bin.{name}")

@@ -205,7 +205,8 @@ def read_config(exp_dir: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such file; expected the directory of a trained model")
     with open(path, encoding="utf-8") as file:
         config = yaml.safe_load(file)
-    for part, key in ((config, "bpemodel"), (config.get("encoder_conf") or {}, "model")):
+    parts = (config.get(f"{part}_conf") or {} for part in ("encoder", "decoder"))
+    for part, key in ((config, "bpemodel"), *((part, "model") for part in parts)):
         if part.get(key):
             places = [folder / str(part[key]) for folder in (path.parent, *_recipe(path.parent, config))]
             part[key] = next((str(place) for place in places if place.exists()), part[key])

@@ -59,18 +59,18 @@ def cosine(position: float, floor: float) -> float:
 
 
 class WarmupCosine(RatioSchedule):
-    """Per step: linear from 0 to 1 over warmup_ratio of the steps, then a cosine to `floor` at the last.
+    """Per step: linear from warmup_start to 1 over warmup_ratio of the steps, then a cosine to `floor` at the last.
 
     floor_of: "group" lets each group end at `floor` times its own rate; "all" lets all end at `floor` times the first
         group's (the full rate), so that slow groups slow down less: the one floor of the released stage-2 code.
     """
 
     def __init__(self, optimizer: Optimizer, warmup_ratio: float = 0.1, floor: float = 0.01,
-                 floor_of: str = "group") -> None:
-        check_ratios("warmup_cosine", warmup_ratio=warmup_ratio, floor=floor)
+                 floor_of: str = "group", warmup_start: float = 0.0) -> None:
+        check_ratios("warmup_cosine", warmup_ratio=warmup_ratio, floor=floor, warmup_start=warmup_start)
         if floor_of not in ("group", "all"):
             raise UserError(f"scheduler_conf.floor_of of warmup_cosine: expected group or all, got {floor_of!r}")
-        self.warmup_ratio, self.floor, self.floor_of = warmup_ratio, floor, floor_of
+        self.warmup_ratio, self.floor, self.floor_of, self.warmup_start = warmup_ratio, floor, floor_of, warmup_start
         super().__init__(optimizer)
 
     def factor(self, t: int) -> float:
@@ -86,7 +86,9 @@ class WarmupCosine(RatioSchedule):
 
     def _shape(self, t: int, floor: float) -> float:
         warm = max(1, int(self.total * self.warmup_ratio))
-        return t / warm if t <= warm else cosine((t - warm) / (self.total - warm), floor)
+        if t <= warm:
+            return self.warmup_start + (1.0 - self.warmup_start) * t / warm
+        return cosine((t - warm) / (self.total - warm), floor)
 
 
 class WarmupHoldLinear(RatioSchedule):

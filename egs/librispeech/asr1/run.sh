@@ -5,6 +5,7 @@
 #   ./run.sh --librispeech_dir DIR                    an unpacked LibriSpeech, nothing is downloaded by stage 0
 #   ./run.sh --whisper_dir DIR --tokenizer_model FILE --smdm FILE      the parts from this machine, no hub at all
 #   ./run.sh --smdm "" --text_config conf/train_text.yaml --token_type unigram --nbpe 5000      a text network of our own
+#   ./run.sh --preset whisfusion_v2                   a decoder from scratch on Whisper-large-v3, after the second version
 #   ./run.sh --preset mini --librispeech_dir DIR --whisper_dir DIR
 #       a LibriSpeech-shaped folder with parts train-mini, dev-mini, test-mini, a small Whisper, a small decoder: CPU
 # sets: train_960 281241 960.9, dev 5567 10.5, test_clean 2620 5.4, test_other 2939 5.1

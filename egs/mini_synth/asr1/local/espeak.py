@@ -26,7 +26,25 @@ UTF8 = 1
 IPA = 2  # phoneme mode of espeak_TextToPhonemes
 RATE, PITCH, RANGE = 1, 3, 4  # espeak_PARAMETER
 
-CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+NO_MORE, WORD, END = 0, 1, 5  # espeak_EVENT_TYPE
+
+
+class Event(ctypes.Structure):
+    """espeak_EVENT; the last field is a union of a number, a pointer and 8 letters."""
+
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("message", ctypes.c_uint),
+        ("position", ctypes.c_int),  # of the character in the text, counted from 1
+        ("length", ctypes.c_int),
+        ("milliseconds", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user", ctypes.c_void_p),
+        ("what", ctypes.c_char * 8),
+    ]
+
+
+CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(Event))
 
 
 def data_folder() -> Path:
@@ -63,12 +81,20 @@ class Speaker:
                 "pip install --force-reinstall espeakng-loader"
             )
         self.pieces: list[np.ndarray] = []
+        self.starts: dict[int, float] = {}  # of the last text: where a word begins in it -> seconds; its end
+        self.text = ""
         self.variants = variant_files()
         self.callback = CALLBACK(self._keep)  # the library stores the pointer only: the object must live on
         self.library.espeak_SetSynthCallback(self.callback)
 
-    def _keep(self, wave: ctypes._Pointer, samples: int, _events: int) -> int:
-        """Copy a piece of the waveform, which is only valid during the call; 0 asks for more."""
+    def _keep(self, wave: ctypes._Pointer, samples: int, events: ctypes._Pointer) -> int:
+        """Copy a piece of the waveform, which is only valid during the call, and note its words; 0 asks for more."""
+        number = 0
+        while events[number].type != NO_MORE:
+            if events[number].type in (WORD, END):
+                place = events[number].position - 1 if events[number].type == WORD else len(self.text)
+                self.starts[place] = events[number].sample / SAMPLE_RATE
+            number += 1
         if wave and samples > 0:
             self.pieces.append(np.ctypeslib.as_array(wave, (samples,)).copy())
         return 0
@@ -90,6 +116,7 @@ class Speaker:
         for parameter, value in ((RATE, rate), (PITCH, pitch), (RANGE, pitch_range)):
             self.library.espeak_SetParameter(parameter, value, 0)  # after the voice, which resets them
         self.pieces.clear()
+        self.starts, self.text = {}, text
         data = text.encode()
         self.library.espeak_Synth(data, len(data) + 1, 0, POSITION_IN_CHARACTERS, 0, UTF8, None, None)
         self.library.espeak_Synchronize()

@@ -1,0 +1,81 @@
+"""Let the original Whisper transcribe the utterances of a data directory that have no transcript.
+
+    whisfusion label --data_dir data/train --whisper_dir downloads/whisper-base --out dump/labels/train
+
+Completes data/train/text. What Whisper is unsure of, repeats, or takes for silence is dropped and listed in dropped.tsv
+with the reason. OUT is a decode directory with what was heard. --job and --merge share the work out as in `decode`;
+without --job everything is done at once. A directory in which nothing is missing is left as it is.
+"""
+
+from argparse import ArgumentParser
+
+from whisfusion_asr.bin.arguments import add_original_options, boolean, command_parser
+from whisfusion_asr.data.audio import SAMPLE_RATE
+from whisfusion_asr.data.kaldi_dir import longest_first
+from whisfusion_asr.data.text_form import CASES, PUNCTUATION, TextForm
+from whisfusion_asr.decoding.output import merge_parts
+from whisfusion_asr.errors import exits_cleanly
+from whisfusion_asr.labels import LabelRules, unlabelled, write_labels
+from whisfusion_asr.report.decoded import read_records
+
+RULES = {
+    "min_mean_log_prob": "mean log-probability of a transcript's tokens",
+    "max_compression": "zlib ratio of a transcript; repetitions compress well",
+    "max_no_speech": "probability of Whisper's token for silence",
+    "min_seconds": "shorter utterances are dropped",
+    "max_seconds": "longer utterances are dropped; 30 is the most that Whisper hears at once",
+}
+
+
+def arguments() -> ArgumentParser:
+    """The command's options."""
+    parser = command_parser(__doc__)
+    add_original_options(parser)
+    for name, meaning in RULES.items():
+        default = getattr(LabelRules, name)
+        parser.add_argument(f"--{name}", type=float, default=default, help=f"{meaning} ({default:g})")
+    parser.add_argument("--replace", type=boolean, default=False, help="label what has a transcript, too")
+    parser.add_argument("--text_case", default="lower", choices=CASES, help="of the transcripts (lower)")
+    parser.add_argument("--punctuation", default="remove", choices=PUNCTUATION, help="of the transcripts (remove)")
+    parser.add_argument("--job", type=int, help="1 to num_jobs: only transcribe this job's utterances")
+    parser.add_argument("--merge", type=boolean, default=False, help="only join the parts and write the transcripts")
+    return parser
+
+
+@exits_cleanly
+def main(argv: list[str] | None = None) -> None:
+    """Transcribe one job's utterances, complete the directory of all jobs' transcripts, or both."""
+    args = arguments().parse_args(argv)
+    rules = LabelRules(**{name: getattr(args, name) for name in RULES})
+    missing = unlabelled(args.data_dir, args.replace)
+    if not missing:
+        print(f"{args.data_dir}: every utterance has a transcript, nothing to label")
+        return
+    refused, chosen = _chosen(args.data_dir, missing, rules)
+    if chosen and not args.merge:
+        from whisfusion_asr.bin.decode_whisper import write_job  # late: who has nothing to transcribe needs no torch
+
+        write_job(args, chosen)
+    if args.merge or not args.job:
+        records = []
+        if chosen:
+            merge_parts(args.out, args.num_jobs, [key for key, _ in chosen], {})
+            records = list(read_records(args.out / "candidates.jsonl"))
+        print(write_labels(args.data_dir, refused, records, rules, TextForm(args.text_case, args.punctuation)))
+
+
+def _chosen(data_dir: str, missing: set[str], rules: LabelRules) -> tuple[dict[str, str], list[tuple[str, int]]]:
+    """Utterances that are not transcribed, with the reason, and the others with their samples, longest first."""
+    refused, chosen = {}, []
+    for key, samples in longest_first(data_dir):
+        if key in missing:
+            reason = rules.of_length(samples / SAMPLE_RATE)
+            if reason:
+                refused[key] = reason
+            else:
+                chosen.append((key, samples))
+    return refused, chosen
+
+
+if __name__ == "__main__":
+    main()

@@ -51,7 +51,8 @@ def test_ctc_decodes_and_scores_the_encoder_alone(recipe: Path) -> None:
     found = commands(recipe, "run_ctc.sh")
     names = [line.split("whisfusion_asr.bin.")[1].split()[0] for line in found]
     assert names == ["calibrate", "decode", "decode", "score", "results"]
-    assert "--exp_dir exp/train_encoder_en_unigram300 --model_file valid.loss.ave.pth" in found[1]
+    assert all("--exp_dir exp/train_encoder_en_unigram300 --model_file valid.loss.ave.pth" in one for one in found[:3])
+    assert "--data_dir data/dev --states_dir dump/states/dev" in found[0]
     assert "decode_ctc.yaml" in found[1] and "--states_dir dump/states/test" in found[1]
 
 

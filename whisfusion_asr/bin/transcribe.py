@@ -45,7 +45,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--lang", help="language to write, for a model of several")
     parser.add_argument("--format", default="txt", choices=list(FORMATS), help="what is written")
     parser.add_argument("--out", type=Path, help="folder for one file per input; default: print")
-    parser.add_argument("--window", type=float, default=25.0, help="seconds that are decoded at a time")
+    window = "seconds that are decoded at a time; best no more than the training's utterances have"
+    parser.add_argument("--window", type=float, default=25.0, help=window)
     parser.add_argument("--overlap", type=float, default=5.0, help="seconds that neighbouring windows share")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     add_running_options(parser)

@@ -101,10 +101,9 @@ class _SecondLook:
         before, after = _around(seam, number, window)
         utterance = self.transcriber.utterance(self.recording, self.name, window)
         looks = [self._look(utterance, text_of(before), slots, text_of(after)) for slots in sorted(sides)]
-        found = [look for look in looks if look]
-        if not found:
-            return dispute.preferred
-        best = max(found, key=lambda words: min(word.confidence for word in words))
+        best = max([dispute.preferred, *(look for look in looks if look)], key=_least)  # the first one on ties
+        if best is dispute.preferred:
+            return best
         return [replace(word, start=word.start + window.start, end=word.end + window.start) for word in best]
 
     def _look(self, utterance: Utterance, before: str, slots: int, after: str) -> list[Word]:
@@ -121,6 +120,11 @@ class _SecondLook:
 
     def _tokens(self, words: Sequence[Word]) -> list[int]:
         return self.speech2text.tokenizer.encode(text_of(words)) if words else []
+
+
+def _least(words: Sequence[Word]) -> float:
+    """Confidence of the least sure word."""
+    return min(word.confidence for word in words)
 
 
 def _around(seam: Seam, number: int, window: Window) -> tuple[list[Word], list[Word]]:

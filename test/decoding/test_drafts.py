@@ -112,11 +112,14 @@ def test_words_of_a_draft():
     def drafted(*words: tuple[str, float], case: str = "keep") -> Given:
         return word_draft([Word(*word) for word in words], 0.5, letters(case))
 
-    assert drafted() == Given([], confidence=[])
-    assert drafted(("a", 0.5), ("b", 0.9)) == Given([a, space, b], confidence=[0.5, 0.9, 0.9]), "no gap between them"
-    assert drafted(("a", 0.49), ("b", 0.1), ("b", 0.6)) == Given([None, space, b], confidence=[0.0, 0.6, 0.6])
-    assert drafted(("b", 0.6), ("a", 0.1)) == Given([b, None], confidence=[0.6, 0.0])
-    assert drafted(("B", 0.6), case="lower") == Given([b], confidence=[0.6])
+    def given(tokens: list[int | None], confidence: list[float], words: list[int]) -> Given:
+        return Given(tokens, confidence=confidence, words=words)
+
+    assert drafted() == given([], [], [])
+    assert drafted(("a", 0.5), ("b", 0.9)) == given([a, space, b], [0.5, 0.9, 0.9], [0, 1, 1]), "no gap between them"
+    assert drafted(("a", 0.49), ("b", 0.1), ("b", 0.6)) == given([None, space, b], [0.0, 0.6, 0.6], [-1, 2, 2])
+    assert drafted(("b", 0.6), ("a", 0.1)) == given([b, None], [0.6, 0.0], [0, -1])
+    assert drafted(("B", 0.6), case="lower") == given([b], [0.6], [0])
     assert drafted(("B", 0.6)).tokens == [None], "the decoder cannot spell it"
 
 

@@ -50,16 +50,17 @@ def refusal(recipe: Path, script: str, *words: str) -> str:
 def test_ctc_decodes_and_scores_the_encoder_alone(recipe: Path) -> None:
     found = commands(recipe, "run_ctc.sh")
     names = [line.split("whisfusion_asr.bin.")[1].split()[0] for line in found]
-    assert names == ["decode", "decode", "score", "results"]
-    assert "--exp_dir exp/train_encoder_en_unigram300 --model_file valid.loss.ave.pth" in found[0]
-    assert "decode_ctc.yaml" in found[0] and "--states_dir dump/states/test" in found[0]
+    assert names == ["calibrate", "decode", "decode", "score", "results"]
+    assert all("--exp_dir exp/train_encoder_en_unigram300 --model_file valid.loss.ave.pth" in one for one in found[:3])
+    assert "--data_dir data/dev --states_dir dump/states/dev" in found[0]
+    assert "decode_ctc.yaml" in found[1] and "--states_dir dump/states/test" in found[1]
 
 
 def test_autoregressive_starts_from_the_ctc_head_alone(recipe: Path) -> None:
     train, *decode = commands(recipe, "run_ar.sh", "--stage", "train_decoder", "--stop_stage", "decode")
     assert "--config conf/train_ar.yaml --output_dir exp/mini_synth_ar" in train
     assert train.count(".pth") == 1 and "exp/train_encoder_en_unigram300/valid.loss.ave.pth:ctc:ctc" in train
-    assert [("decode_ar.yaml" in line, "decode_ar_beam5.yaml" in line) for line in decode[::2]] == [
+    assert [("decode_ar.yaml" in line, "decode_ar_beam5.yaml" in line) for line in decode[1::3]] == [
         (True, False), (False, True)]  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def test_the_two_stages_have_the_values_of_the_paper(monkeypatch):
         sizes = settings["decoder_conf"]
         assert (sizes["size"], sizes["num_blocks"], sizes["attention_heads"], sizes["ffn_size"]) == (768, 18, 12, 3072)
         assert settings["model_conf"]["canvas_conf"] == {"fit": "fixed", "margin": 4, "length": 256}
-        assert settings["grad_clip"] == 0.5 and settings["optim"] == "adamw"
+        assert settings["grad_clip"] == 0.5 and settings["optim"] == "adamw" and settings["use_amp"] is True
     assert adapter["model_conf"]["mask_ratio"] == [0.0, 1.0] and decoder["model_conf"]["mask_ratio"] == [0.7, 1.0]
     assert adapter["batch_size"] * adapter["accum_grad"] == 512 and decoder["batch_size"] * decoder["accum_grad"] == 256
     assert (adapter["max_epoch"], adapter["patience"], decoder["max_epoch"], decoder["patience"]) == (80, 8, 30, 5)

@@ -165,7 +165,7 @@ def test_flash_refuses_to_run_as_something_else():
 def test_what_keeps_flash_from_running(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     monkeypatch.setitem(sys.modules, "flash_attn", None)
-    assert "float32 (use_amp: true)" in why_not_flash(CUDA, torch.float32, 64)
+    assert "float32 (training: use_amp: true, decoding: dtype)" in why_not_flash(CUDA, torch.float32, 64)
     assert "a head of 60 is not a multiple of 8 up to 256" in why_not_flash(CUDA, torch.bfloat16, 60)
     assert "a head of 264" in why_not_flash(CUDA, torch.bfloat16, 264)
     assert "this GPU has 7.5" in why_not_flash(CUDA, torch.bfloat16, 64)

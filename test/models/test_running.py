@@ -16,7 +16,6 @@ from whisfusion_asr.models.running import Int8Linear, RunOptions, prepare
 from whisfusion_asr.models.whisfusion import Predictor
 
 VOCAB, WIDTH, FRAMES = 40, 16, 30
-CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def decoder(kind: type[DiffusionDecoder] = DiffusionDecoder, device: str = "cpu") -> DiffusionDecoder:
@@ -100,6 +99,8 @@ def test_compiled_is_the_same_for_any_shape():
     plain, traced = decoder(), prepare(decoder(), RunOptions(compile="default"), backend="eager")
     for slots, rows in ((9, (0, 0, 1)), (12, (1, 0, 1, 0)), (5, (0, 1))):
         assert torch.allclose(asked(traced, slots, rows), asked(plain, slots, rows), atol=1e-5)
+    half = prepare(decoder(), RunOptions("bfloat16", compile="default"), backend="eager")
+    assert 1e-4 < far(asked(half), asked(plain)) < 0.02
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
@@ -109,7 +110,8 @@ def test_inductor():
     assert torch.allclose(found, asked(decoder()), atol=1e-4)
 
 
-@CUDA
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("options", [
     RunOptions("bfloat16"), RunOptions("float16"), RunOptions("bfloat16", compile="reduce-overhead"),
 ])

@@ -49,7 +49,7 @@ def test_all_stages_run_the_commands_in_order_and_a_second_time_none(recipe: Rec
     output = recipe.run()
     calls = recipe.calls()
     expected = ["data"] * 6 + ["train_tokens", "import_encoder", "prepare_text", "prepare_text", "train"]
-    expected += ["dump_states"] * 9 + ["train", "train"] + ["decode"] * 3 + ["score", "results"]
+    expected += ["dump_states"] * 9 + ["train", "train"] + ["calibrate"] + ["decode"] * 3 + ["score", "results"]
     assert names(calls) == expected
     assert "Sum/Avg" in output and "SPKR" in output and "RESULTS.md" in output
     assert "(runner.py:" in output and "Successfully finished. [elapsed=" in output
@@ -81,6 +81,8 @@ def test_words_of_the_commands(recipe: Recipe) -> None:
     assert "--output_dir exp/asr_adapter" in adapter
     inits = "exp/text_unigram50/valid.loss.ave.pth exp/asr_adapter/valid.loss.ave.pth"
     assert decoder.endswith(f"--ngpu 0 --resume true --seed 0 --init_param {inits} --max_epoch 2")
+    model = "--exp_dir exp/asr --model_file valid.loss.ave.pth"
+    assert f"calibrate {model} --data_dir data/dev --states_dir dump/states/dev" in calls
     decode = "decode --exp_dir exp/asr --model_file valid.loss.ave.pth --config conf/decode.yaml --data_dir data/test"
     decode += " --states_dir dump/states/test --out exp/asr/decode/test --num_jobs 2"
     assert f"{decode} --job 1 --inference_args sampler_conf.candidates=5" in calls

@@ -48,6 +48,12 @@ def test_validation_loss_is_constant_at_rate_zero(train, tmp_path):
     assert losses == [losses[0]] * 3
 
 
+def test_bf16_is_for_gpus(train, tmp_path):
+    """use_amp changes nothing on a CPU, so that a configuration can ask for it."""
+    losses = [history(train(tmp_path / name, {"use_amp": name == "bf16"})) for name in ("bf16", "fp32")]
+    assert losses[0] == losses[1]
+
+
 def test_adapter_step_trains_and_saves_adapters_only(train, tmp_path, text_model):
     """Frozen values are those of the initial file, in the model, though in none of the step's files."""
     exp_dir = train(tmp_path / "exp", init_param=[text_model / "1epoch.pth"], freeze_param=ADAPTER_FREEZE)

@@ -119,6 +119,24 @@ def test_a_dispute_is_decoded_again_with_its_neighbours_given(tmp_path):
     assert words[6].start == pytest.approx(4.4, abs=0.21) and words[6].confidence == 0.9
 
 
+def test_a_second_look_that_is_less_sure_changes_nothing(tmp_path, monkeypatch):
+    speech(tmp_path / "long.wav", list(range(12)))
+    recogniser = FakeSpeech2Text(misheard=PIECES.index("word6"))
+    decode = recogniser.decode_many
+
+    def unsure(utterances):
+        for found, utterance in zip(decode(utterances), utterances, strict=True):
+            if utterance.given is not None:
+                found.words = [word | {"confidence": 0.1} for word in found.words]
+            yield found
+
+    monkeypatch.setattr(recogniser, "decode_many", unsure)
+    plain = FakeSpeech2Text(misheard=PIECES.index("word6"))
+    plain.settings.keeps_given = False
+    found = [list(Transcriber(one, 6.0, 3.0)(tmp_path / "long.wav")) for one in (recogniser, plain)]
+    assert recogniser.asked and found[0] == found[1]
+
+
 def test_a_sampler_that_keeps_no_words_is_not_asked_again(tmp_path):
     speech(tmp_path / "long.wav", list(range(12)))
     recogniser = FakeSpeech2Text(misheard=PIECES.index("word6"))

@@ -17,6 +17,7 @@ from whisfusion_asr.decoding.pdd import Candidate
 from whisfusion_asr.decoding.selection import words_with_confidence
 from whisfusion_asr.decoding.words import Word
 from whisfusion_asr.errors import UserError
+from whisfusion_asr.models.ctc_head import greedy_path, greedy_tokens
 from whisfusion_asr.models.whisfusion import Whisfusion
 
 if TYPE_CHECKING:
@@ -64,10 +65,11 @@ class Drafter:
 @dataclass(frozen=True)
 class Beginning:
     """What decoding begins with. given: of each utterance the canvas; counts: of each the tokens that CTC has heard;
-    seconds: that drafting took, None without a draft"""
+    heard: (B, T, V + 1) logits of the drafter's CTC head; seconds: that drafting took, None without a draft"""
 
     given: list[Given | None]
     counts: list[int | None]
+    heard: Tensor | None = None
     seconds: float | None = None
 
 
@@ -77,23 +79,22 @@ def begin(model: "Speech2Text", batch: Sequence["Utterance"], states: Tensor, fr
 
     states: (B, T, D); frames: (B,); logits: (B, T, V + 1) and counts of the model's own CTC head, where it has one
     """
-    start, engine = time.perf_counter(), model.settings.engine
+    start, engine, drafter = time.perf_counter(), model.settings.engine, model.drafter
     given = [utterance.given for utterance in batch]
-    gaps, drafter = model.settings.sampler == "gaps", model.drafter
-    listens = gaps and drafter is not None and drafter.network is not model.network and engine.silence is not None
-    if not (engine.draft or listens):
-        return Beginning(given, counts)
-    if gaps:
-        own = logits if drafter.network is model.network else None
-        rows = drafter.words(states, frames, own)
+    if logits is None and drafter is not None and (engine.draft or model.silence is not None):
+        logits = drafter.network.ctc(states, frames)
+        counts = [len(ids) for ids in greedy_tokens(greedy_path(logits, frames), drafter.network.ctc.blank)]
+    if not engine.draft:
+        return Beginning(given, counts, logits)
+    if model.settings.sampler == "gaps":
+        rows = drafter.words(states, frames, logits)
         drafts = [word_draft(words, engine.draft, model.tokenizer) for words in rows]
-        if model.network.ctc is None:
+        if drafter.network is not model.network:  # its tokens are others than the decoder's
             counts = [len(model.tokenizer.encode(" ".join(word.word for word in words))) for words in rows]
     else:
         drafts = [_token_draft(*row, engine.draft) for row in model.network.greedy_draft(logits, frames)]
-    if engine.draft:
-        given = [own or draft for own, draft in zip(given, drafts, strict=True)]
-    return Beginning(given, counts, time.perf_counter() - start)
+    given = [own or draft for own, draft in zip(given, drafts, strict=True)]
+    return Beginning(given, counts, logits, time.perf_counter() - start)
 
 
 def word_draft(words: Sequence[Word], threshold: float, tokenizer: Tokenizer) -> Given:
@@ -103,16 +104,19 @@ def word_draft(words: Sequence[Word], threshold: float, tokenizer: Tokenizer) ->
     """
     tokens: list[int | None] = []
     sure: list[float] = []
-    for word in words:
+    numbers: list[int] = []
+    for number, word in enumerate(words):
         ids = continued(tokenizer, word.word, bool(tokens))
         unknown = not ids or (tokenizer.unk_id != tokenizer.eos_id and tokenizer.unk_id in ids)
         if word.confidence >= threshold and not unknown:
             tokens += ids
             sure += [word.confidence] * len(ids)
+            numbers += [number] * len(ids)
         elif not tokens or tokens[-1] is not None:
             tokens.append(None)
             sure.append(0.0)
-    return Given(tokens, confidence=sure)
+            numbers.append(-1)
+    return Given(tokens, confidence=sure, words=numbers)
 
 
 def continued(tokenizer: Tokenizer, text: str, behind: bool) -> list[int]:

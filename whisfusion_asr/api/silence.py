@@ -1,8 +1,8 @@
 """Whether anything was said, and the bound that tells it: a property of the model, calibrated on speech.
 
-The measure is the mean probability of CTC's greedy tokens; without a CTC head that of the tokens of the first pass,
-which the engine looks at (EngineLimits.silence). How sure a model is of speech, and of noise, differs from model to
-model, so no constant serves all.
+The measure is the mean probability of CTC's greedy tokens, by the model's own head or its drafter's; without one that
+of the tokens of the first pass, which the engine looks at (EngineLimits.silence). How sure a model is of speech, and of
+noise, differs from model to model, so no constant serves all.
 """
 
 import json
@@ -27,22 +27,22 @@ SLACK = 2.0  # other speech may be expected to have so many times the wrong toke
 def silent(model: "Speech2Text", logits: Tensor | None, frames: Tensor, counts: Sequence[int | None]) -> list[bool]:
     """In which utterances of a batch CTC hears nothing, or nothing that it is sure of.
 
-    logits: (B, T, V + 1) of the model's CTC head, None without one; frames: (B,); counts: tokens that CTC has heard
+    logits: (B, T, V + 1) of the drafter's CTC head, None without one; frames: (B,); counts: tokens that CTC has heard
     """
     if model.silence is None:
         return [False] * len(counts)
     if logits is None:
         return [count == 0 for count in counts]
-    return [not sure or _mean(sure) < model.silence for _, sure in model.network.greedy_draft(logits, frames)]
+    return [not sure or _mean(sure) < model.silence for _, sure in model.drafter.network.greedy_draft(logits, frames)]
 
 
 @torch.no_grad()
 def confidence(model: "Speech2Text", utterance: "Utterance") -> float:
     """What the bound is compared with; 0 where no token is heard. Without a CTC head the sampler must be `single`."""
-    if model.network.ctc is None:
+    if model.drafter is None:
         return model.decode_states(utterance.utt_id, utterance.states, utterance.duration).confidence
-    frames = torch.tensor([len(utterance.states)], device=utterance.states.device)
-    ((_, sure),) = model.network.greedy_draft(model.network.ctc(utterance.states[None], frames), frames)
+    frames, network = torch.tensor([len(utterance.states)], device=utterance.states.device), model.drafter.network
+    ((_, sure),) = network.greedy_draft(network.ctc(utterance.states[None], frames), frames)
     return _mean(sure)
 
 
@@ -56,7 +56,7 @@ def calibrate(model: "Speech2Text", utterances: Iterable["Utterance"]) -> dict[s
     if not found:
         raise UserError("calibrate: the set holds no utterances; expected speech of the kind that is to be recognised")
     quantile = float(np.quantile(found, SHARE))
-    measure = "first_pass" if model.network.ctc is None else "ctc"
+    measure = "first_pass" if model.drafter is None else "ctc"
     return {"bound": round(max(0.0, 1 - SLACK * (1 - quantile)), 4), "measure": measure,
             "quantile": round(quantile, 4), "utterances": len(found)}
 

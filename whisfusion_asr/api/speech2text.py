@@ -214,7 +214,7 @@ class Speech2Text:
         first = begin(self, batch, states, frames, logits, counts)
         counts = first.counts
         jobs = [self.job(*of) for of in zip(batch, counts, first.given, strict=True)]
-        quiet = silent(self, logits, frames, counts)
+        quiet = silent(self, first.heard, frames, counts)
         heard = [i for i, utterance in enumerate(batch) if not quiet[i] or utterance.given is not None]
         results = [Decoded([Candidate([], [], 1.0)], 0, 0, ["silence"], [0])] * len(batch)
         if heard:
@@ -233,7 +233,7 @@ class Speech2Text:
     def _limits(self, start: float) -> EngineLimits:
         engine = self.settings.engine
         budget = None if engine.budget_ms is None else engine.budget_ms / 1000 - (time.perf_counter() - start)
-        return EngineLimits(budget, self.silence if self.network.ctc is None else None)
+        return EngineLimits(budget, self.silence if self.drafter is None else None)
 
     def job(self, utterance: Utterance, count: int | None, given: Given | None) -> Job:
         """Its canvas, as long as the model's rule has it, with what is given. count: CTC tokens, None without CTC."""

@@ -22,6 +22,8 @@ from whisfusion_asr.scoring.align import align
 from whisfusion_asr.scoring.error_rate import ErrorCounts, count_edits
 
 REFERENCE = "reference"  # decoding/pdd.py, every row of every pass computed
+NOTE = (f"{REFERENCE}: PDD as the paper has it, every row of every pass computed, on the trained model's canvas, one "
+        "utterance at a time; the configurations decode in batches. RTFx without the encoder.")
 ARITHMETIC: dict[str, dict[str, dict[str, str]]] = {
     "cpu": {"float32": {}, "bfloat16": {"dtype": "bfloat16"}, "int8": {"quantize": "int8"}},
     "cuda": {"float32": {}, "bfloat16": {"dtype": "bfloat16"}, "float16": {"dtype": "float16"}},
@@ -67,7 +69,7 @@ def run(args: argparse.Namespace) -> Report:
     seconds = sum(utterance.duration for utterance in systems[0].utterances)
     settings = {name: value for name, value in vars(args).items() if name not in ("out", "what")}
     title = f"Decoding {len(systems[0].utterances)} utterances, {seconds:.1f} s of audio, with {args.exp_dir}"
-    return Report(title, settings, rows)
+    return Report(title, settings, rows, notes=[NOTE])
 
 
 def _configurations(args: argparse.Namespace) -> dict[str, DecodingSettings]:

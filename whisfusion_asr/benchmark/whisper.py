@@ -33,10 +33,7 @@ class Whisper:
 
     def __init__(self, folder: str, converted: Path | None, args: argparse.Namespace) -> None:
         from transformers import WhisperForConditionalGeneration
-        from transformers.utils import logging
 
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()
         self.args, self.converted = args, converted
         self.missing = None if converted else NOT_INSTALLED
         network = WhisperForConditionalGeneration.from_pretrained(folder, dtype=getattr(torch, args.dtype))
@@ -90,7 +87,11 @@ def opened(folder: str, args: argparse.Namespace) -> Iterator[Whisper]:
 
     Raises UserError for what is no Whisper folder.
     """
+    from transformers.utils import logging
+
     check_model_name(folder)
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
     if find_spec("ctranslate2") is None:
         yield Whisper(folder, None, args)
         return

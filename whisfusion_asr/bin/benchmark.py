@@ -48,7 +48,8 @@ def main(argv: list[str] | None = None) -> None:
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", help="write OUT.json and OUT.md")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of autocast")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"],
+                        help="of the networks' arithmetic")
     parser.add_argument("--warm_up", type=int, default=1, help="unmeasured calls of each function")
     parser.add_argument("--repeats", type=int, default=5, help="measured calls of each function; the median counts")
     parser.add_argument("--seed", type=int, default=0, help="of weights and random data")

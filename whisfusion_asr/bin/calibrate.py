@@ -11,7 +11,7 @@ from pathlib import Path
 
 from whisfusion_asr.api import Speech2Text
 from whisfusion_asr.api.silence import FILE, calibrate
-from whisfusion_asr.bin.arguments import command_parser
+from whisfusion_asr.bin.arguments import add_draft_options, command_parser
 from whisfusion_asr.bin.decode import utterances
 from whisfusion_asr.data.tables import read_table
 from whisfusion_asr.errors import exits_cleanly
@@ -29,13 +29,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model_file", default="valid.loss.ave.pth", help="weights inside exp_dir")
     parser.add_argument("--data_dir", type=Path, required=True, help="Kaldi directory of a set with speech")
     parser.add_argument("--states_dir", type=Path, help="its dumped states; without it the audio is encoded")
+    add_draft_options(parser)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     args = parser.parse_args(argv)
     out, missing = args.exp_dir / FILE, _missing(args.data_dir, args.states_dir)
     if missing:
         print(f"{out}: not written, {missing} is not there; noise may then be taken for speech")
         return
-    made_of = {"set": str(args.data_dir), "weights": sha256(args.exp_dir / args.model_file)}
+    heard_by = args.exp_dir / args.model_file if args.draft_dir is None else Path(args.draft_dir, args.draft_model)
+    made_of = {"set": str(args.data_dir), "weights": sha256(heard_by)}
     if out.is_file() and made_of.items() <= json.loads(out.read_text(encoding="utf-8")).items():
         return
     config = read_config(args.exp_dir)
@@ -43,7 +45,8 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{out}: not written, a causal decoder without CTC head has no first pass over the whole text")
         return
     conf = {"sampler": "ctc_greedy"} if config.get("ctc") else {"sampler": "single", "engine_conf": {"silence": 0.0}}
-    model = Speech2Text(args.exp_dir, args.model_file, conf, device=args.device)
+    model = Speech2Text(args.exp_dir, args.model_file, conf, device=args.device, draft_dir=args.draft_dir,
+                        draft_model=args.draft_model)
     keys = sorted(read_table(args.data_dir / "utt2spk"))
     chosen = keys[:: -(-len(keys) // MOST)]
     found = calibrate(model, utterances(model, {key: key for key in chosen}, args))

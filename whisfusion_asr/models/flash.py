@@ -121,7 +121,8 @@ def why_not_flash(device: torch.device, dtype: torch.dtype, head_size: int) -> s
     if device.type != "cuda":
         return f"it runs on CUDA only, and this is {device}"
     if dtype not in FLASH_TYPES:
-        return f"it computes in float16 and bfloat16, and this is {str(dtype).removeprefix('torch.')} (use_amp: true)"
+        precision = str(dtype).removeprefix("torch.")
+        return f"it computes in float16 or bfloat16, this is {precision} (training: use_amp: true, decoding: dtype)"
     if head_size > LARGEST_HEAD or head_size % HEAD_MULTIPLE:
         return f"a head of {head_size} is not a multiple of {HEAD_MULTIPLE} up to {LARGEST_HEAD} (attention_heads)"
     found = torch.cuda.get_device_capability(device)

@@ -67,12 +67,12 @@ def prepare(decoder: nn.Module | None, options: RunOptions, backend: str = "indu
     options.check_device(device)
     if options.quantize:
         _replace_linear(decoder)
-    if options.dtype != "float32":
-        _use_dtype(decoder, device, getattr(torch, options.dtype))
     if options.compile:
         if backend == "inductor":
             _check_compiler(device)
         _compile(decoder, options.compile, backend)
+    if options.dtype != "float32":  # last: autocast around what is compiled, not in it
+        _use_dtype(decoder, device, getattr(torch, options.dtype))
     return decoder
 
 

@@ -122,11 +122,15 @@ class Commands:
             *split_arguments(arguments),
         )
 
+    @property
+    def _drafter(self) -> tuple[str | Path, ...]:
+        return ("--draft_dir", self.layout.ctc) if self.options.ctc_token_type else ()
+
     def calibrate(self) -> list[str]:
         """The model's bound of silence, from the validation set."""
         o, data = self.options, self.layout.data(self.options.valid_set)
         states = ("--states_dir", self.layout.states(o.valid_set)) if o.feats_type == "states" else ()
-        model = ("--exp_dir", self.layout.model, "--model_file", o.inference_model)
+        model = ("--exp_dir", self.layout.model, "--model_file", o.inference_model, *self._drafter)
         return self.module("calibrate", *model, "--data_dir", data, *states)
 
     def decode(self, config: str, name: str, jobs: int) -> list[str]:
@@ -238,7 +242,7 @@ class Commands:
             *("--exp_dir", self.layout.model, "--model_file", o.inference_model, "--config", find_config(config)),
             *("--data_dir", self.layout.data(name), *states, "--out", self.layout.decoding(config, name)),
             *("--num_jobs", jobs, *task, *self._device()),
-            *(("--draft_dir", self.layout.ctc) if o.ctc_token_type else ()),
+            *self._drafter,
             *(("--inference_args", o.inference_args) if o.inference_args else ()),
         )
 

@@ -106,6 +106,12 @@ def test_where_only_some_encode_the_encoder_is_left_out_of_all(here):
     assert [row["rtfx"] for row in found["sets"]["test"]["systems"]] == [10.0, 10.0]
 
 
+def test_the_original_whisper_was_not_trained_here(here):
+    decoded("exp/x/ar_whisper", 5, meta={"decoder": "whisper"})
+    rows, _, _ = compare("--systems", "w=exp/x/ar_whisper", "pdd=exp/x/pdd", "--against", "w")
+    assert [row[rows[0].index("trained parameters")] for row in rows[2:]] == ["-", "530"]
+
+
 def test_references_of_whisper_are_no_truth(here):
     for place in ("exp/ar/greedy", "exp/x/pdd"):
         summary = Path(place, "test/summary.json")

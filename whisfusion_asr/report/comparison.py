@@ -80,6 +80,8 @@ class System:
     @cached_property
     def trainings(self) -> list[Training]:
         """The trainings behind the weights that it uses."""
+        if any(self.meta(name).get("decoder") == "whisper" for name in self.sets):
+            return []  # the original one, wherever its results lie
         return trainings(self.directory.parent, PARTS_OF_CTC if self.uses_ctc_alone else ())
 
     def cost(self) -> Row:

@@ -34,9 +34,9 @@ def test_whole_numbers_are_numbers_and_lists_are_ratios():
 
 
 @pytest.mark.parametrize(("conf", "draft", "gamma"), [
-    ({"budget": "accurate"}, 0.0, 0.1), ({"budget": "balanced"}, 0.98, 0.5), ({"budget": "fast"}, 0.9, 1.0),
+    ({"budget": "accurate"}, 0.995, 0.1), ({"budget": "balanced"}, 0.98, 0.5), ({"budget": "fast"}, 0.9, 1.5),
     ({"budget": "fast", "sampler_conf": {"gamma": 0.3}}, 0.9, 0.3),
-    ({"budget": "fast", "engine_conf": {"draft": 0.7}}, 0.7, 1.0), ({}, 0.0, 0.5),
+    ({"budget": "fast", "engine_conf": {"draft": 0.7}}, 0.7, 1.5), ({}, 0.0, 0.5),
 ])
 def test_a_budget_is_draft_and_gamma_and_single_keys_stand_above_it(conf, draft, gamma):
     settings = DecodingSettings.of({"sampler": "gaps", **conf})

@@ -136,7 +136,7 @@ def test_librispeech_has_the_same_controls_large_and_small(recipe: Path, tag: st
     tokens, train = commands(libri, script, "--stage", "parts", "--stop_stage", "train_decoder")[0::2]
     assert "--token_type unigram --vocab_size 5000" in tokens and "--output_dir exp/librispeech_" in train
     small = f"../../mini_synth/asr1/conf/train_{tag}.yaml"
-    words = ("--preset", "mini", "--nbpe", "500", "--asr_config", small, "--stage", "train_decoder")
+    words = ("--preset", "mini_scratch", "--nbpe", "500", "--asr_config", small, "--stage", "train_decoder")
     _, train, *_ = commands(libri, script, *words)
     assert f"--config {small} " in train and "data_mini/token_list/unigram500/tokens_espnet.txt" in train
 

@@ -27,7 +27,7 @@ class Budget:
     gamma: float
 
 
-BUDGETS = {"accurate": Budget(0.0, 0.1), "balanced": Budget(0.98, 0.5), "fast": Budget(0.9, 1.0)}
+BUDGETS = {"accurate": Budget(0.995, 0.1), "balanced": Budget(0.98, 0.5), "fast": Budget(0.9, 1.5)}
 
 
 def sampler_keys(sampler: str) -> list[str]:

@@ -83,7 +83,8 @@ def harmless(line: str) -> list[str] | None:
     if words[0] in HARMLESS:
         return [words[0], *HARMLESS[words[0]]]
     if match := MODULE.match(line):
-        return [sys.executable, "-m", "whisfusion_asr.bin.main", match[1], "--help"]
+        part = words[2:3] if match[1] == "benchmark" else []  # each of its parts has options of its own
+        return [sys.executable, "-m", "whisfusion_asr.bin.main", match[1], *part, "--help"]
     if words[0].startswith(("utils/", "./utils/")):
         return [words[0], "--help"]
     if words[0].endswith("setup.sh"):

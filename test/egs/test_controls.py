@@ -85,7 +85,7 @@ def test_the_original_whisper_hears_audio_and_is_scored_with_its_own_normaliser(
 
 
 def test_the_original_whisper_needs_a_folder(recipe: Path) -> None:
-    error = refusal(recipe.parents[1] / "librispeech/asr1", "run_whisper.sh", "--preset", "mini")
+    error = refusal(recipe.parents[1] / "librispeech/asr1", "run_whisper.sh", "--preset", "mini_scratch")
     assert "--whisper_dir is not set; stage decode needs it" in error
 
 

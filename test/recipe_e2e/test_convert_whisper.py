@@ -18,7 +18,7 @@ TEXT = "the cat saw a small house"
 OPTIONS = {
     "label_args": "--min_mean_log_prob -99 --max_compression 99", "nj": "1",
     "asr_args": "--max_epoch 1 --batch_size 4 --num_workers 0 --specaug_conf time_width=2 --model_conf head_rows=60",
-    "ctc_config": "", "ctc_token_type": "",  # the accurate setting of the dial needs no draft
+    "ctc_token_type": "char",
     "inference_config": "conf/ar_whisper_alone.yaml conf/decode_accurate.yaml",
 }
 

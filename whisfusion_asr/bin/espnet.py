@@ -70,7 +70,7 @@ def _run(program: str, *words: str) -> None:
     parser.add_argument("--output_dir", type=Path)
     parser.add_argument("--ngpu", type=int, default=0)
     known, _ = parser.parse_known_args(words)
-    told = conditions("cuda" if known.ngpu else "cpu") | {"decode_seconds": sum(seconds)}
+    told = conditions("cuda" if known.ngpu else "cpu", {}) | {"decode_seconds": sum(seconds)}
     with atomic_write(known.output_dir / "conditions.json") as file:
         file.write(json.dumps(told) + "\n")
 

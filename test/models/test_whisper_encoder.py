@@ -287,8 +287,8 @@ def test_single_keys_on_the_command_line(tmp_path, folder, capsys):
     conf = yaml.safe_load((tmp_path / "e/config.yaml").read_text())["encoder_conf"]
     assert (conf["context"], conf["tail_seconds"], conf["pool"]) == ("trimmed", 0.5, 4)
     with pytest.raises(SystemExit, match="2"):
-        import_encoder.main([*words, "tail=1"])
-    assert "unknown key tail; did you mean tail_seconds?" in capsys.readouterr().err
+        import_encoder.main([*words, "tail_second=1"])
+    assert "unknown key tail_second; did you mean tail_seconds?" in capsys.readouterr().err
 
 
 def test_sharded_weights_are_all_counted(tmp_path):

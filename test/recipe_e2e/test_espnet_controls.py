@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,18 +24,20 @@ MODELS = {"run_espnet.sh": "mini_synth_espnet/decode_espnet", "run_maskctc.sh": 
 
 
 @pytest.mark.parametrize("script", MODELS)
-def test_trains_decodes_and_scores(toy: Toy, script: str) -> None:
-    data(["subset", str(toy.data / "test"), "4", str(toy.data / "few")])
-    control, words = replace(toy, script=script), ["--test_sets", "few", "--asr_args", TRAINING]
-    words += ["--inference_args", SHORT[script], "--inference_nj", "1", *toy.stages(4, 6)]
+def test_trains_decodes_and_scores(toy: Toy, script: str, tmp_path: Path) -> None:
+    """In a copy of the data: other tests compare what the toy recipe itself has left."""
+    control = replace(toy, script=script, root=tmp_path, data=shutil.copytree(toy.data, tmp_path / "data"))
+    data(["subset", str(control.data / "test"), "4", str(control.data / "few")])
+    words = ["--test_sets", "few", "--asr_args", TRAINING]
+    words += ["--inference_args", SHORT[script], "--inference_nj", "1", *control.stages(4, 6)]
     control.run(*words)
-    decoded = toy.exp / MODELS[script] / "few"
-    keys = [line.split()[0] for line in (toy.data / "few/utt2spk").read_text().splitlines()]
+    decoded = control.exp / MODELS[script] / "few"
+    keys = [line.split()[0] for line in (control.data / "few/utt2spk").read_text().splitlines()]
     assert [line.split()[0] for line in (decoded / "text").read_text().splitlines()] == keys
     meta, summary = (json.loads((decoded / name).read_text()) for name in ("meta.json", "summary.json"))
     assert meta["decode_seconds"] > 0 and meta["utterances"] == summary["utterances"] == 4
     assert "goes on" not in (again := control.run(*words).stdout) and again.count("is up to date") == 4
-    out = toy.root / f"{script}.md"
+    out = tmp_path / f"{script}.md"
     places = [f"{name}={decoded.parent}" for name in ("control", "itself")]
     compare(["--systems", *places, "--against", "control", "--replicates", "50", "--out", str(out)])
     row = json.loads(out.with_suffix(".json").read_text())["sets"]["few"]["systems"][0]

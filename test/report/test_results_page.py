@@ -1,6 +1,7 @@
 """RESULTS.md."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -56,6 +57,12 @@ def test_tables_have_espnets_rows(exp):
     ]
     assert section(page, "### TER") == [*header, "|decode_pdd/test|2|4|75.0|25.0|0.0|0.0|25.0|50.0|"]
     assert page.index("## exp/x") < page.index("### WER") < page.index("### CER") < page.index("### TER")
+
+
+def test_a_measure_that_no_set_has_gets_no_table(exp):
+    shutil.rmtree(exp / "decode_pdd/test/score_ter")
+    page = results_page(["exp/x"])
+    assert "### CER" in page and "### TER" not in page
 
 
 def test_rows_equal_the_pipeline_of_show_asr_result(exp):

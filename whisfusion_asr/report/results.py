@@ -57,14 +57,15 @@ def _experiment(exp_dir: Path) -> list[str]:
         )
     lines = [f"## {exp_dir}"]
     for measure in MEASURES:
-        lines += [f"### {measure.upper()}", "", *_score_table(exp_dir, sets, measure), ""]
+        if rows := _score_table(exp_dir, sets, measure):
+            lines += [f"### {measure.upper()}", "", *rows, ""]
     lines += rate_lines(exp_dir, sets)
     lines += ["### Settings", "", *training_lines(exp_dir), *decoding_lines(exp_dir, sets), ""]
     return lines + _commands(exp_dir, sets)
 
 
 def _score_table(exp_dir: Path, sets: list[Path], measure: str) -> list[str]:
-    lines = ["|dataset|Snt|Wrd|Corr|Sub|Del|Ins|Err|S.Err|", "|---|---|---|---|---|---|---|---|---|"]
+    head, lines = ["|dataset|Snt|Wrd|Corr|Sub|Del|Ins|Err|S.Err|", "|---|---|---|---|---|---|---|---|---|"], []
     for decoded in sets:
         path = decoded / f"score_{measure}" / "result.txt"
         if path.is_file():
@@ -72,7 +73,7 @@ def _score_table(exp_dir: Path, sets: list[Path], measure: str) -> list[str]:
             if cells[1] == "0":  # sclite prints 0.0 for the rates of no words
                 cells[2:7] = ["-"] * 5
             lines.append("|".join(["", str(decoded.relative_to(exp_dir)), *cells, ""]))
-    return lines
+    return [*head, *lines] if lines else []  # normalised texts have no token error rate
 
 
 def rate_lines(exp_dir: Path, sets: list[Path]) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from whisfusion_asr.diffusion.canvas import CanvasSpec
@@ -13,7 +14,7 @@ from whisfusion_asr.diffusion.loss import LossRule, hidden_slots_loss
 from whisfusion_asr.diffusion.self_correction import second_step
 
 Predict = Callable[[Tensor], Tensor]  # (B, L) canvases -> (B, L, V) logits
-# score(canvas (B, L), hidden (B, L) bool, answer (N,) their true ids) -> logits of the N hidden slots over M classes,
+# score(canvas (B, L), asked (B, L) bool, answer (N,) their true ids) -> logits of the N asked slots over M classes,
 # (N, M), and the place of each answer among these: all V ids, or in training a choice of them.
 Score = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 FREQUENT = 1500  # first ids of a token list, from which the wrong tokens of `noise` are drawn
@@ -51,10 +52,7 @@ class Objective:
         masked, ratio = masked.to(target.device), ratio.to(target.device)
         if self.gaps:
             target, masked = open_gaps(target, masked, self.gaps, utt_ids, self.spec, seed)
-        shown = target
-        if self.noise:
-            generator = torch.Generator().manual_seed(seed)
-            shown = disturb(target, masked, self.noise, FREQUENT, self.spec, generator)
+        shown = self._noisy(target, masked, seed)
         logits, place = score(shown.masked_fill(masked, self.spec.mask_id), masked, target[masked])
         first = hidden_slots_loss(logits, place, target, masked, ratio, self.spec.eos_id, self.rule)
         if self.correction is None:
@@ -71,3 +69,23 @@ class Objective:
             "acc_second": second["acc"],
             "wrong_second": step.wrong,
         }
+
+    def foretold(self, score: Score, target: Tensor, seed: int) -> dict[str, Tensor]:
+        """The autoregressive loss of the same texts: each token and the first end, from the tokens before it.
+
+        score: of a network under a causal mask; target: (B, L) int64 filled canvases; seed: of the noise
+        returns: `loss_before` (mean cross-entropy, with gradient) and `acc_before` (share of the slots foretold)
+        """
+        ends = target == self.spec.eos_id
+        asked = ~(ends & F.pad(ends[:, :-1], (1, 0)))  # no end behind another one
+        asked[:, : self.spec.prefix] = False
+        shown = self._noisy(target, torch.zeros_like(asked), seed)
+        logits, place = score(shown, asked, target[asked])
+        return {"loss_before": F.cross_entropy(logits.float(), place),
+                "acc_before": (logits.detach().argmax(-1) == place).float().mean()}
+
+    def _noisy(self, target: Tensor, masked: Tensor, seed: int) -> Tensor:
+        """Some visible tokens replaced by wrong ones."""
+        if not self.noise:
+            return target
+        return disturb(target, masked, self.noise, FREQUENT, self.spec, torch.Generator().manual_seed(seed))

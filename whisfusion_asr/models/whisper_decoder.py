@@ -176,13 +176,22 @@ class WhisperDiffusionDecoder(nn.Module):
 
         Raises UserError: a canvas longer than Whisper's positions allow.
         """
+        return self._run(canvas, memory, rows, lengths, self.causal)
+
+    def hidden_before(self, canvas: Tensor, memory: Memory, rows: Tensor | None = None,
+                      lengths: Tensor | None = None) -> Tensor:
+        """`hidden` under Whisper's causal mask: what stands in a slot is foretold from the slots before it alone."""
+        return self._run(canvas, memory, rows, lengths, True)
+
+    def _run(self, canvas: Tensor, memory: Memory, rows: Tensor | None, lengths: Tensor | None,
+             causal: bool) -> Tensor:
         x = self.dropout(self._embedded(canvas))
         start = self.prefix_embed.size(0)
         inside = None if lengths is None else frames_mask(lengths.to(canvas.device) + start, x.size(1))
         fold = None if rows is None else Fold.of(rows, memory.key_mask.size(0)).to(canvas.device)
         attention = choose_attention(self.attention, self.embed.weight, self.head_size)
         for index, block in enumerate(self.blocks):
-            x = x + self.dropout(block.attn(block.norm_1(x), inside, self.causal, attention))
+            x = x + self.dropout(block.attn(block.norm_1(x), inside, causal, attention))
             key, value = memory.keys[index], memory.values[index]
             x = x + self.dropout(self.adapters[index](x, key, value, memory.key_mask, fold, attention))
             x = x + self.dropout(block.mlp(x))

@@ -1,6 +1,6 @@
 """The network as ESPnet's trainer sees it: a batch in, (loss, stats, weight) out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +34,8 @@ class DiffusionASRModel(AbsESPnetModel):
     mask_draws: canvases with other masks per utterance and step, which share the keys and values of its states;
     visible_noise: share of the visible tokens that are replaced by other frequent ones;
     gap_conf: GapRule of rows with gaps, None without them;
+    left_to_right: weight of the autoregressive loss under a causal mask beside it, for a decoder that has both ways of
+    reading (the sampler gaps then checks what it wrote); 0: none;
     head_rows: about so many classes are in the softmax of a training step, see choose_classes; 0: all;
     mask_seed: seed of the masks in validation, where each utterance always gets the same ones, so that validation
     losses of different epochs compare.
@@ -46,7 +48,7 @@ class DiffusionASRModel(AbsESPnetModel):
                  loss_weighting: str = "none", pad_weight: float = 1.0, canvas_conf: Mapping[str, Any] | None = None,
                  bos_id: int | None = None, eos_id: int = 0, ctc_weight: float = 0.0, mask_seed: int = 0,
                  self_correction: tuple[float, float] | None = None, mask_draws: int = 1, visible_noise: float = 0.0,
-                 head_rows: int = 0, gap_conf: Mapping[str, Any] | None = None,
+                 head_rows: int = 0, gap_conf: Mapping[str, Any] | None = None, left_to_right: float = 0.0,
                  languages: tuple[int, ...] = ()) -> None:
         super().__init__()
         for name, part in network.named_children():
@@ -68,7 +70,10 @@ class DiffusionASRModel(AbsESPnetModel):
                             f"[0, 1), head_rows {head_rows} at least 0")
         if head_rows and not getattr(network.decoder, "partial_head", False):
             raise UserError("model_conf.head_rows: this decoder's head is computed whole; leave the key out")
-        self.mask_draws, self.head_rows = mask_draws, head_rows
+        if left_to_right < 0 or left_to_right and not hasattr(network.decoder, "hidden_before"):
+            raise UserError(f"model_conf.left_to_right: {left_to_right} must be at least 0, and 0 for any decoder but "
+                            "whisper_diffusion")
+        self.mask_draws, self.head_rows, self.left_to_right = mask_draws, head_rows, left_to_right
         if head_rows and correction:
             raise UserError("model_conf.self_correction needs the whole softmax: leave head_rows out")
         if network.decoder is None and (network.ctc is None or ctc_weight == 0):
@@ -131,20 +136,28 @@ class DiffusionASRModel(AbsESPnetModel):
         frames, counts = (None, None) if acoustics is None else (acoustics.lengths, acoustics.counts)
         expected = self.canvas_rule.expected(frames, counts)
         length = self.canvas_rule.training_length(self.spec, text_lengths, expected, seed)
-        target, rows, names = fill_canvas(text, text_lengths, length, self.spec, languages), None, utt_id
+        whole, rows, names = fill_canvas(text, text_lengths, length, self.spec, languages), None, utt_id
+        target = whole
         if self.training and self.mask_draws > 1:
             rows = torch.arange(len(utt_id)).repeat_interleave(self.mask_draws)
-            target, names = target[rows], [f"{name}/{draw}" for name in utt_id for draw in range(self.mask_draws)]
-        score = self._score(self.network.decoder.read(acoustics, length), rows, seed)
+            target, names = whole[rows], [f"{name}/{draw}" for name in utt_id for draw in range(self.mask_draws)]
+        decoder = self.network.decoder
+        memory = decoder.read(acoustics, length)
         objective = self.objective if self.training else self.valid_objective
-        return objective.scored(score, target, names, seed)
+        parts = objective.scored(self._score(lambda canvas: decoder.hidden(canvas, memory, rows), seed), target, names,
+                                 seed)
+        if self.left_to_right:
+            score = self._score(lambda canvas: decoder.hidden_before(canvas, memory), seed)
+            parts |= objective.foretold(score, whole, seed)
+            parts["loss"] = parts["loss"] + self.left_to_right * parts["loss_before"]
+        return parts
 
-    def _score(self, memory: Any, rows: Tensor | None, seed: int) -> Score:
-        """What the objective asks the decoder; the audio was read once, for all draws and steps."""
+    def _score(self, read: Callable[[Tensor], Tensor], seed: int) -> Score:
+        """What the objective asks the decoder. read: hidden states (R, L, D) of canvases (R, L)."""
         decoder, generator = self.network.decoder, torch.Generator().manual_seed(seed)
 
-        def score(canvas: Tensor, masked: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
-            hidden = decoder.hidden(canvas, memory, rows)[masked]
+        def score(canvas: Tensor, asked: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
+            hidden = read(canvas)[asked]
             if not (self.training and self.head_rows):
                 return decoder.logits(hidden), answer
             among, place = choose_classes(answer, self.spec.vocab_size, self.head_rows, generator)

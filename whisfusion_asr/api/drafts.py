@@ -104,19 +104,16 @@ def word_draft(words: Sequence[Word], threshold: float, tokenizer: Tokenizer) ->
     """
     tokens: list[int | None] = []
     sure: list[float] = []
-    numbers: list[int] = []
-    for number, word in enumerate(words):
+    for word in words:
         ids = continued(tokenizer, word.word, bool(tokens))
         unknown = not ids or (tokenizer.unk_id != tokenizer.eos_id and tokenizer.unk_id in ids)
         if word.confidence >= threshold and not unknown:
             tokens += ids
             sure += [word.confidence] * len(ids)
-            numbers += [number] * len(ids)
         elif not tokens or tokens[-1] is not None:
             tokens.append(None)
             sure.append(0.0)
-            numbers.append(-1)
-    return Given(tokens, confidence=sure, words=numbers)
+    return Given(tokens, [False] * len(tokens), sure)
 
 
 def continued(tokenizer: Tokenizer, text: str, behind: bool) -> list[int]:

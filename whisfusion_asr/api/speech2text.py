@@ -221,7 +221,8 @@ class Speech2Text:
             lengths = torch.tensor([len(jobs[i].start.tokens) for i in heard], device=self.device)
             predict = self.network.predictor(_chosen(acoustics, heard), lengths)
             engine = Sampler(self.settings.sampler, self.settings.options)
-            found = decode(predict, [jobs[i] for i in heard], self.spec, engine, self._limits(start), self.trace)
+            found = decode(predict, [jobs[i] for i in heard], self.spec, engine, self._limits(start), self.trace,
+                           predict.before())
             for i, result in zip(heard, found, strict=True):
                 results[i] = result
         drafting = {} if first.seconds is None else {"draft": first.seconds / len(batch)}

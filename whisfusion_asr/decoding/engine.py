@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from whisfusion_asr.decoding.fill import Filled, row_confidence, text_slots
 from whisfusion_asr.decoding.given import Start
+from whisfusion_asr.decoding.look import Foretold, Look, finish_look, look_back
 from whisfusion_asr.decoding.network import Answer, Ask, Predict, ask_network, finish
 from whisfusion_asr.decoding.pdd import Candidate, candidate_of
 from whisfusion_asr.decoding.samplers import Sampler
@@ -76,16 +78,22 @@ class _Run:
         self.watch = limits.silence is not None and not job.start.fixed[spec.prefix :].any()
         self._advance(None)
 
-    def ask(self) -> Ask:
+    def ask(self) -> Ask | Look:
         """This pass's question; the first one asks for the whole text if that tells silence."""
         if not self.watch or self.passes:
             return self.question
+        assert isinstance(self.question, Ask)
         hidden = self.question.canvas == self.spec.mask_id
         return replace(self.question, asked=self.question.asked | hidden, sure=None)
 
-    def take(self, answer: Answer, rows: int) -> None:
+    def take(self, answer: Answer | Foretold, rows: int) -> None:
         """Go on with the network's answer."""
-        if self.trace:
+        if self.trace and isinstance(answer, Foretold):
+            shown = self.question.canvas
+            guess = shown.clone()
+            guess[self.question.first : self.question.last] = answer.token
+            self.snapshots.append(Snapshot(shown[None], guess[None]))
+        elif self.trace:
             shown = self.question.canvas
             self.snapshots.append(Snapshot(shown, torch.where(self.question.asked, answer.token, shown)))
         first = self.watch and not self.passes
@@ -107,9 +115,9 @@ class _Run:
         empty = not text_slots(canvas, self.spec).any()
         return empty or float(row_confidence(canvas, sure, self.spec)) < self.silence
 
-    def _advance(self, answer: Answer | None) -> None:
+    def _advance(self, answer: Answer | Foretold | None) -> None:
         try:
-            self.question: Ask = self.steps.send(answer)
+            self.question: Ask | Look = self.steps.send(answer)
         except StopIteration as end:
             self.result = self._read(end.value)
 
@@ -123,19 +131,38 @@ class _Run:
 
 @torch.no_grad()
 def decode(predict: Predict, jobs: Sequence[Job], spec: CanvasSpec, sampler: Sampler,
-           limits: EngineLimits | None = None, trace: bool = False) -> list[Decoded]:
+           limits: EngineLimits | None = None, trace: bool = False, before: Predict | None = None) -> list[Decoded]:
     """Fill the canvases of some utterances; `predict` knows them by their places 0, 1, ... in `jobs`.
 
-    trace: keep every pass's canvases. What one utterance gets does not depend on the others, unless there is a budget.
+    trace: keep every pass's canvases; before: the network under a causal mask, for samplers that look back. What one utterance gets does not depend on the others, unless there is a budget.
     """
     limits = limits or EngineLimits()
     begin = limits.clock()
     runs = [_Run(index, job, sampler, spec, limits, trace) for index, job in enumerate(jobs)]
     while alive := [run for run in runs if run.result is None]:
-        before = limits.clock()
-        answers, rows = ask_network(predict, [run.ask() for run in alive], [run.index for run in alive], spec.eos_id)
+        earlier = limits.clock()
+        answers = [_answers(predict, before, group, spec) for group in _alike(alive)]
         now = limits.clock()
-        late = limits.budget is not None and now - begin + (now - before) > limits.budget
-        for run, answer, count in zip(alive, answers, rows, strict=True):
-            run.take(finish(answer) if late else answer, count)
+        late = limits.budget is not None and now - begin + (now - earlier) > limits.budget
+        for run, answer, count in chain.from_iterable(answers):
+            if late:
+                answer = finish_look(answer) if isinstance(answer, Foretold) else finish(answer)
+            run.take(answer, count)
     return [run.result for run in runs if run.result is not None]
+
+
+def _alike(runs: Sequence[_Run]) -> list[list[_Run]]:
+    """The utterances of a pass by what they ask: hidden slots, or a look back."""
+    looks = [run for run in runs if isinstance(run.question, Look)]
+    asks = [run for run in runs if not isinstance(run.question, Look)]
+    return [group for group in (asks, looks) if group]
+
+
+def _answers(predict: Predict, before: Predict | None, runs: Sequence[_Run],
+             spec: CanvasSpec) -> list[tuple[_Run, Answer | Foretold, int]]:
+    """What the network answers to utterances that ask alike, and how many canvases that took of each."""
+    questions, places = [run.ask() for run in runs], [run.index for run in runs]
+    if isinstance(questions[0], Look):
+        assert before is not None, "this network does not look back"
+        return [(run, seen, 1) for run, seen in zip(runs, look_back(before, questions, places, spec.eos_id), strict=True)]
+    return list(zip(runs, *ask_network(predict, questions, places, spec.eos_id), strict=True))

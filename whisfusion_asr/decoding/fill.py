@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from whisfusion_asr.decoding.look import Foretold, Look
 from whisfusion_asr.decoding.network import Answer, Ask
 from whisfusion_asr.diffusion.canvas import CanvasSpec
 
@@ -25,8 +26,8 @@ class Filled:
     flags: tuple[str, ...] = ()
 
 
-# A sampler yields one Ask per pass, is sent the Answer, and returns the canvases.
-Fill = Generator[Ask, Answer, Filled]
+# A sampler yields one Ask or Look per pass, is sent the Answer, or what is Foretold, and returns the canvases.
+Fill = Generator[Ask | Look, Answer | Foretold, Filled]
 
 
 def text_slots(canvas: Tensor, spec: CanvasSpec) -> Tensor:

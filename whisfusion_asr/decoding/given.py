@@ -17,17 +17,15 @@ class Given:
     tokens: ids, None for a slot that the network fills; confidence: of each token, 1 where none is given
     fixed: whether each token is never changed; by default all are. A token that is not fixed is a draft.
     ends: the text ends behind these tokens, so that only the slots among them can change
-    words: number of the word that each token belongs to, for a sampler that hides whole words; -1 for none
     """
 
     tokens: Sequence[int | None]
     fixed: Sequence[bool] | None = None
     confidence: Sequence[float] | None = None
     ends: bool = False
-    words: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("fixed", "confidence", "words"):
+        for name in ("fixed", "confidence"):
             values = getattr(self, name)
             if values is not None and len(values) != len(self.tokens):
                 raise UserError(f"given {name}: {len(values)} values for {len(self.tokens)} tokens")
@@ -36,13 +34,12 @@ class Given:
 @dataclass(frozen=True)
 class Start:
     """A canvas to be filled, all (L,): tokens (the mask where nothing is known), fixed, confidence of what stands
-    there, text: slots where the text cannot end, because a fixed token follows, and words: numbers as in Given."""
+    there, and text: slots where the text cannot end, because a fixed token follows."""
 
     tokens: Tensor
     fixed: Tensor
     confidence: Tensor
     text: Tensor
-    words: Tensor
 
 
 def start_canvas(length: int, spec: CanvasSpec, given: Given | None = None, language: int | None = None) -> Start:
@@ -51,12 +48,12 @@ def start_canvas(length: int, spec: CanvasSpec, given: Given | None = None, lang
     raises UserError: the tokens do not fit, or are none of this vocabulary
     """
     tokens, fixed = torch.full((length,), spec.mask_id), torch.zeros(length, dtype=torch.bool)
-    confidence, words = torch.zeros(length), torch.full((length,), -1)
+    confidence = torch.zeros(length)
     tokens[: spec.prefix] = torch.tensor(spec.front(language), dtype=torch.long)
     fixed[: spec.prefix] = True
     text = torch.zeros(length, dtype=torch.bool)
     if given is None:
-        return Start(tokens, fixed, confidence, text, words)
+        return Start(tokens, fixed, confidence, text)
     end = spec.prefix + len(given.tokens)
     if end + given.ends > length:
         raise UserError(f"given: {len(given.tokens)} tokens do not fit a canvas of {length}; raise canvas_conf.margin")
@@ -69,10 +66,9 @@ def start_canvas(length: int, spec: CanvasSpec, given: Given | None = None, lang
         tokens[slot] = token
         fixed[slot] = given.fixed is None or given.fixed[index]
         confidence[slot] = 1.0 if given.confidence is None else given.confidence[index]
-        words[slot] = -1 if given.words is None else given.words[index]
     if given.ends:
         tokens[end:], fixed[end:], confidence[end:] = spec.eos_id, True, 1.0
         text[:end] = True
     known = [slot for slot in range(spec.prefix, end) if fixed[slot] and tokens[slot] != spec.eos_id]
     text[: max(known, default=0)] = True
-    return Start(tokens, fixed, confidence, text, words)
+    return Start(tokens, fixed, confidence, text)

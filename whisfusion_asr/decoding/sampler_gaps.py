@@ -6,7 +6,7 @@ network that reads on behind the gap would write the rest of the text a second t
 all gaps are written at once. An empty canvas is a single gap. The network must have been trained on such canvases.
 """
 
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 from typing import NamedTuple
@@ -15,6 +15,7 @@ import torch
 
 from whisfusion_asr.decoding.fill import Fill, Filled
 from whisfusion_asr.decoding.given import Start
+from whisfusion_asr.decoding.look import Foretold, Look
 from whisfusion_asr.decoding.network import Answer, Ask
 from whisfusion_asr.diffusion.canvas import CanvasSpec
 from whisfusion_asr.diffusion.gaps import GapRule
@@ -29,25 +30,28 @@ class GapsOptions:
 
     gamma: nats that a pass may leave open in each gap: besides its leftmost slot it takes the following ones while the
         entropies of all that it takes add up to this at most; 0 is one token a gap and pass, .inf all that is shown
-    max_passes: passes after which every gap is closed; null for as many as it takes, at most one per slot
-    recheck: words of the draft that are less sure are written once more when all gaps are closed, with both neighbours
-        known: every second one of them, then the others; 0 is off
+    max_passes: passes after which every gap is closed and nothing is looked at again; null for as many as it takes
+    looks: how often at most the whole text is read from left to right and mended; null: until nothing is found wrong,
+        and it is what the network writes one token after another; 0: never
+    margin: nats by which another token must be more probable than the one that stands, read so, to take its place
     """
 
     ahead: int | None = None
     gamma: float = 0.5
     max_passes: int | None = None
-    recheck: float = 0.0
+    looks: int | None = 0
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
         if self.ahead is not None and self.ahead < 1:
             raise UserError(f"ahead: expected at least 1, got {self.ahead}")
-        if not self.gamma >= 0:
-            raise UserError(f"gamma: expected 0 or more nats, got {self.gamma}")
+        for name in ("gamma", "margin"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name}: expected 0 or more nats, got {getattr(self, name)}")
         if self.max_passes is not None and self.max_passes < 1:
             raise UserError(f"max_passes: expected at least 1, got {self.max_passes}")
-        if not 0 <= self.recheck <= 1:
-            raise UserError(f"recheck: expected a probability in [0, 1], got {self.recheck}")
+        if self.looks is not None and self.looks < 0:
+            raise UserError(f"looks: expected at least 0, got {self.looks}")
 
     @property
     def candidates(self) -> int:
@@ -56,11 +60,11 @@ class GapsOptions:
 
 
 class _Token(NamedTuple):
-    """A token that stands, its probability, and the number of its word in the draft, -1 where it is of none."""
+    """A token that stands, its probability, and whether it must."""
 
     id: int
     sure: float
-    word: int
+    fixed: bool = False
 
 
 @dataclass(eq=False)
@@ -83,7 +87,7 @@ class _Part:
             if token in (eos_id, self.behind):
                 self.open, self.end = False, probability
                 return
-            self.tokens.append(_Token(token, probability, -1))
+            self.tokens.append(_Token(token, probability))
             self.written += 1
 
     def give_up(self) -> None:
@@ -101,22 +105,32 @@ class _Progress:
 
 
 def gaps_fill(start: Start, spec: CanvasSpec, options: GapsOptions) -> Fill:
-    """Write into all gaps until each is closed, then once more what `recheck` doubts.
+    """Write into all gaps until each is closed; then read what is written from left to right, and mend it.
 
     Flags: canvas_full, a gap was given up for want of room; stalled or budget, one was not complete at the last pass.
-    A second look that ends so leaves the text as it was; that it was cut short by the budget is said.
     """
     parts, progress = _parts(start, spec), _Progress()
+    if options.looks != 0 and _text(parts):
+        parts[-1].open = False  # a look foretells the end as well
     yield from _write(parts, start, spec, options, progress)
-    doubtful = dict.fromkeys(token.word for token in _text(parts) if token.word >= 0 and token.sure < options.recheck)
-    for group in (list(doubtful)[::2], list(doubtful)[1::2]):
-        if progress.over or not group:
+    confirmed, looks = 0, 0
+    while not progress.over and looks != options.looks:
+        text = _text(parts)
+        last = min(len(text) + 1, len(start.tokens) - spec.prefix)  # the end is foretold as well
+        if confirmed >= last:
             break
-        again, look = _without(parts, group), _Progress(progress.passes)
-        yield from _write(again, start, spec, options, look)
-        parts = parts if look.flags else again
-        flags = [flag for flag in look.flags if flag == "budget"]
-        progress = _Progress(look.passes, look.over, progress.flags + flags)
+        foretold = yield Look(_laid(text, start.tokens, spec), spec.prefix + confirmed, spec.prefix + last)
+        looks, progress.passes = looks + 1, progress.passes + 1
+        wrong = _wrong(text, foretold, confirmed, options.margin)
+        parts = _mended(_judged(text, foretold, confirmed), wrong, spec)
+        if not wrong:
+            parts[-1].end = float(foretold.shown[-1]) if last > len(text) else 0.0
+            break
+        confirmed = min(wrong) + 1
+        progress.over = foretold.over or progress.passes == options.max_passes
+        if progress.over:
+            parts = [_Part(_text(parts))]  # each mended token as a mere substitution
+        yield from _write(parts, start, spec, options, progress)
     return _filled(parts, start, spec, tuple(dict.fromkeys(progress.flags)))
 
 
@@ -147,35 +161,72 @@ def _write(parts: Sequence[_Part], start: Start, spec: CanvasSpec, options: Gaps
 def _parts(start: Start, spec: CanvasSpec) -> list[_Part]:
     """The canvas as known tokens and gaps. A run of masks, however long, is one gap."""
     parts = [_Part()]
-    columns = (start.tokens, start.confidence, start.words)
+    columns = (start.tokens, start.confidence, start.fixed)
     for token in map(_Token._make, zip(*(column[spec.prefix :].tolist() for column in columns), strict=True)):
         if token.id == spec.eos_id:
             break
         if token.id == spec.mask_id:
             parts[-1].open = True
-            continue
-        if parts[-1].open:
-            parts[-1].behind = token.id
-            parts.append(_Part())
-        parts[-1].tokens.append(token)
+        else:
+            _put(parts, token)
     return parts
 
 
-def _without(parts: Sequence[_Part], words: Collection[int]) -> list[_Part]:
-    """The text with a gap in the place of each of these words."""
-    again, hidden = [_Part()], -1
-    for token in _text(parts):
-        if token.word in words:
-            hidden = hidden if again[-1].open else token.id
-            again[-1].open = True
-            continue
-        if again[-1].open:
-            again[-1].behind = None if token.id == hidden else token.id  # "had had" would lose one
-            again.append(_Part())
-        again[-1].tokens.append(token)
-    if not again[-1].open:
-        again[-1].end = parts[-1].end
-    return again
+def _put(parts: list[_Part], token: _Token) -> None:
+    """Append a known token."""
+    if parts[-1].open:
+        parts[-1].behind = token.id
+        parts.append(_Part())
+    parts[-1].tokens.append(token)
+
+
+def _judged(text: Sequence[_Token], foretold: Foretold, first: int) -> list[_Token]:
+    """The text, its tokens from `first` on as sure as the look was of them."""
+    seen = zip(text[first:], foretold.shown.tolist(), strict=False)  # behind the last one the end was foretold
+    return [*text[:first], *(token._replace(sure=shown) for token, shown in seen)]
+
+
+def _wrong(text: Sequence[_Token], foretold: Foretold, first: int, margin: float) -> dict[int, _Token]:
+    """Places of the text, its end included, where another token is to stand, and that token."""
+    preferred = (foretold.probability / foretold.shown.clamp(min=1e-30)).log() > margin
+    return {
+        place: _Token(int(foretold.token[place - first]), float(foretold.probability[place - first]))
+        for place in (preferred.nonzero()[:, 0] + first).tolist()
+        if place == len(text) or not text[place].fixed
+    }
+
+
+def _mended(text: Sequence[_Token], wrong: Mapping[int, _Token], spec: CanvasSpec) -> list[_Part]:
+    """The text with each wrong token replaced, and a gap behind the new one, in the place of the rest of its word and of
+    wrong ones that follow.
+
+    A token that is to make way for its right neighbour is left out. Only the first wrong one may end the text: what was
+    foretold from a wrong beginning is not to be relied on so far.
+    """
+    parts, place = [_Part()], 0
+    while place < len(text) or place in wrong:
+        new = wrong.get(place)
+        ends = new is not None and new.id == spec.eos_id
+        if ends and place == min(wrong) and not any(token.fixed for token in text[place:]):
+            parts[-1].end = new.sure
+            break
+        if new is None or ends:
+            _put(parts, text[place])
+        elif place + 1 < len(text) and new.id == text[place + 1].id:
+            place += 1
+            _put(parts, text[place])
+        else:
+            _put(parts, new)
+            parts[-1].open = True
+            while place + 1 in wrong or _goes_on(text, place + 1, spec):
+                place += 1
+        place += 1
+    return parts
+
+
+def _goes_on(text: Sequence[_Token], place: int, spec: CanvasSpec) -> bool:
+    """Whether a token goes on with the word before it, and may change."""
+    return place < len(text) and text[place].id in spec.inner and not text[place].fixed
 
 
 def _text(parts: Sequence[_Part]) -> list[_Token]:
@@ -222,12 +273,18 @@ def _shown(parts: Sequence[_Part], start: Start, spec: CanvasSpec,
     return canvas[None], slots
 
 
+def _laid(text: Sequence[_Token], tokens: torch.Tensor, spec: CanvasSpec) -> torch.Tensor:
+    """A canvas (L,) with the prefix of `tokens`, the text, and the end token behind it."""
+    canvas = torch.full_like(tokens, spec.eos_id)
+    canvas[: spec.prefix] = tokens[: spec.prefix]
+    canvas[spec.prefix : spec.prefix + len(text)] = torch.tensor([token.id for token in text], dtype=canvas.dtype)
+    return canvas
+
+
 def _filled(parts: Sequence[_Part], start: Start, spec: CanvasSpec, flags: tuple[str, ...]) -> Filled:
-    """The closed parts as a canvas, the end token behind them."""
+    """The closed parts as a canvas."""
     text = _text(parts)
-    canvas, filled_with = start.tokens.clone(), start.confidence.clone()
-    canvas[spec.prefix :], filled_with[spec.prefix :] = spec.eos_id, parts[-1].end
-    inside = slice(spec.prefix, spec.prefix + len(text))
-    canvas[inside] = torch.tensor([token.id for token in text], dtype=canvas.dtype)
-    filled_with[inside] = torch.tensor([token.sure for token in text])
+    canvas, filled_with = _laid(text, start.tokens, spec), start.confidence.clone()
+    filled_with[spec.prefix :] = parts[-1].end
+    filled_with[spec.prefix : spec.prefix + len(text)] = torch.tensor([token.sure for token in text])
     return Filled(canvas[None], filled_with[None], None, flags)

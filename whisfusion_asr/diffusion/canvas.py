@@ -18,12 +18,14 @@ class CanvasSpec:
     eos_id: ends the text and fills the rest of the canvas (the first one is the end, the others are padding).
     bos_id: visible at position 0 if the decoder was trained with one, else None.
     languages: ids of the language tokens, one of which is visible behind bos; empty for a model of one language.
+    inner: ids of pieces that go on with a word, for a decoding that replaces whole words; empty where none is known.
     """
 
     vocab_size: int
     eos_id: int = 0
     bos_id: int | None = None
     languages: tuple[int, ...] = ()
+    inner: frozenset[int] = frozenset()
 
     @property
     def mask_id(self) -> int:

@@ -96,12 +96,22 @@ class Whisfusion(nn.Module):
 
 
 class Predictor:
-    """`predict` of the decoding engine (decoding/network.py) for a batch of utterances."""
+    """`predict` of the decoding engine (decoding/network.py) for a batch of utterances.
 
-    def __init__(self, decoder: CanvasDecoder, memory: Memory | None, lengths: Tensor) -> None:
+    before: foretell every slot from the slots before it, under a causal mask
+    """
+
+    def __init__(self, decoder: CanvasDecoder, memory: Memory | None, lengths: Tensor, before: bool = False) -> None:
         self.decoder, self.memory, self.lengths = decoder, memory, lengths.cpu()
+        self.hidden = decoder.hidden_before if before else decoder.hidden
         self.device = next(decoder.parameters()).device
         self.present, self.chosen = torch.arange(len(lengths)), memory
+
+    def before(self) -> "Predictor | None":
+        """The same utterances, every slot foretold from the slots before it; None for a decoder that cannot."""
+        if not hasattr(self.decoder, "hidden_before"):
+            return None
+        return Predictor(self.decoder, self.memory, self.lengths, before=True)
 
     def __call__(self, canvas: Tensor, rows: Tensor, asked: Tensor) -> Iterator[Tensor]:
         """canvas: (R, L); rows: (R,) utterances; asked: (R, L) bool. Yields logits (n, V) of the asked, in order."""
@@ -110,7 +120,7 @@ class Predictor:
             self.present, self.chosen = present, self.memory.select(present)
         lengths = self.lengths[rows]
         uneven = bool((lengths != canvas.size(1)).any())
-        hidden = self.decoder.hidden(canvas.to(self.device), self.chosen, owners, lengths if uneven else None)
+        hidden = self.hidden(canvas.to(self.device), self.chosen, owners, lengths if uneven else None)
         wanted = hidden[asked.to(self.device)]
         size = GPU_LOGITS if self.device.type == "cuda" else CPU_LOGITS
         for part in wanted.split(max(1, size // self.decoder.vocab_size)):

@@ -1,0 +1,59 @@
+"""A second look: a written text is read from left to right, every token foretold from the ones before it, in one pass."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from whisfusion_asr.decoding.network import Predict
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a sampler wants checked of one utterance. canvas: (L,) int64 without masks; slots first to last - 1."""
+
+    canvas: Tensor
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """The network's own continuation at each of the N slots, all (N,) on the CPU.
+
+    token: most probable id, given the slots before it; probability: its probability; shown: that of the token there
+    over: there is no time for another pass
+    """
+
+    token: Tensor
+    probability: Tensor
+    shown: Tensor
+    over: bool = False
+
+
+def look_back(predict: Predict, looks: Sequence[Look], utterances: Sequence[int], eos_id: int) -> list[Foretold]:
+    """One pass for several utterances. predict: of the network under a causal mask.
+
+    utterances: of each look the index by which `predict` knows it
+    """
+    canvas = pad_sequence([look.canvas for look in looks], batch_first=True, padding_value=eos_id)
+    slots = torch.arange(canvas.size(1))
+    asked = torch.stack([(slots >= look.first) & (slots < look.last) for look in looks])
+    standing, found, start = canvas[asked], [], 0
+    for logits in predict(canvas, torch.tensor(utterances), asked):
+        distribution = logits.float().softmax(-1)
+        here = standing[start : start + len(logits), None].to(logits.device)
+        found.append([*distribution.max(-1), distribution.gather(-1, here).squeeze(-1)])
+        start += len(logits)
+    assert start == len(standing), "predict must answer exactly the asked slots"
+    probability, token, shown = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+    sizes = [look.last - look.first for look in looks]
+    columns = (column.split(sizes) for column in (token, probability, shown))
+    return [Foretold(*parts) for parts in zip(*columns, strict=True)]
+
+
+def finish_look(foretold: Foretold) -> Foretold:
+    """The same answer, to be the last one."""
+    return replace(foretold, over=True)

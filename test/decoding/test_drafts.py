@@ -112,14 +112,14 @@ def test_words_of_a_draft():
     def drafted(*words: tuple[str, float], case: str = "keep") -> Given:
         return word_draft([Word(*word) for word in words], 0.5, letters(case))
 
-    def given(tokens: list[int | None], confidence: list[float], words: list[int]) -> Given:
-        return Given(tokens, confidence=confidence, words=words)
+    def draft(tokens: list[int | None], confidence: list[float]) -> Given:
+        return Given(tokens, [False] * len(tokens), confidence)
 
-    assert drafted() == given([], [], [])
-    assert drafted(("a", 0.5), ("b", 0.9)) == given([a, space, b], [0.5, 0.9, 0.9], [0, 1, 1]), "no gap between them"
-    assert drafted(("a", 0.49), ("b", 0.1), ("b", 0.6)) == given([None, space, b], [0.0, 0.6, 0.6], [-1, 2, 2])
-    assert drafted(("b", 0.6), ("a", 0.1)) == given([b, None], [0.6, 0.0], [0, -1])
-    assert drafted(("B", 0.6), case="lower") == given([b], [0.6], [0])
+    assert drafted() == draft([], [])
+    assert drafted(("a", 0.5), ("b", 0.9)) == draft([a, space, b], [0.5, 0.9, 0.9]), "no gap between them"
+    assert drafted(("a", 0.49), ("b", 0.1), ("b", 0.6)) == draft([None, space, b], [0.0, 0.6, 0.6])
+    assert drafted(("b", 0.6), ("a", 0.1)) == draft([b, None], [0.6, 0.0])
+    assert drafted(("B", 0.6), case="lower") == draft([b], [0.6])
     assert drafted(("B", 0.6)).tokens == [None], "the decoder cannot spell it"
 
 

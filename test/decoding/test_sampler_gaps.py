@@ -215,73 +215,10 @@ def test_any_batch_gives_the_same_text_and_what_is_known_stands(jobs, gamma, ahe
     ({"gamma": -0.1}, "gamma: expected 0 or more nats, got -0.1"),
     ({"gamma": float("nan")}, "gamma: expected 0 or more nats, got nan"),
     ({"max_passes": 0}, "max_passes: expected at least 1, got 0"),
-    ({"bias": 1}, "sampler_conf: unknown key bias; it knows ahead, gamma, max_passes, recheck"),
-    ({"recheck": 1.5}, r"recheck: expected a probability in \[0, 1\], got 1.5"),
+    ({"bias": 1}, "sampler_conf: unknown key bias; it knows ahead, gamma, max_passes, looks, margin"),
+    ({"looks": -1}, "looks: expected at least 0, got -1"),
+    ({"margin": -1.0}, "margin: expected 0 or more nats, got -1.0"),
 ])
 def test_wrong_options_are_named(conf, message):
     with pytest.raises(UserError, match=message):
         Sampler.of("gaps", conf)
-
-
-def chained(chain: list[int], broken: int | None = None):
-    """A network that goes on from the token before a gap by a fixed order, up to the token behind it.
-
-    broken: the token behind which it never ends
-    """
-
-    def logits(canvas: torch.Tensor) -> torch.Tensor:
-        row, wanted = canvas[0].tolist(), []
-        for slot, token in enumerate(row):
-            before = wanted[slot - 1] if slot else None
-            if token != PLAIN.mask_id:
-                wanted.append(token)
-                continue
-            behind = next((other for other in row[slot:] if other != PLAIN.mask_id), 0)
-            follows = chain[0] if before is None else chain[chain.index(before) + 1] if before in chain[:-1] else 0
-            wanted.append(9 if broken in row and before in (broken, 9) else 0 if follows == behind else follows)
-        return 12.0 * torch.nn.functional.one_hot(torch.tensor(wanted), VOCAB)[None]
-
-    return logits
-
-
-DRAFT = Given([3, 8, 5, 6], confidence=[0.99, 0.5, 0.99, 0.6], words=[0, 1, 2, 3])
-
-
-def test_doubtful_words_of_the_draft_are_written_again_in_two_groups(run):
-    """A wrong word between two that are right, and a right one that is doubtful: one pass each after the end gap's."""
-    found, predict = run(chained([3, 4, 5, 6]), 9, PLAIN, "gaps", given=DRAFT, gamma=INFINITE, recheck=0.9)
-    mask = PLAIN.mask_id
-    assert [row[0].tolist() for row in predict.seen] == [
-        [3, 8, 5, 6, mask, mask, mask, 0, 0], [3, mask, mask, mask, 5, 6, 0, 0, 0], [3, 4, 5, mask, mask, mask, 0, 0, 0]
-    ]
-    assert found.candidates[0].tokens == [3, 4, 5, 6] and found.passes == 3 and found.flags == []
-    assert found.candidates[0].token_confidence == pytest.approx([0.99, 1.0, 0.99, 1.0], abs=1e-3)
-    for threshold, passes, tokens in ((0.55, 2, [3, 4, 5, 6]), (0.0, 1, [3, 8, 5, 6])):
-        found, _ = run(chained([3, 4, 5, 6]), 9, PLAIN, "gaps", given=DRAFT, gamma=INFINITE, recheck=threshold)
-        assert found.candidates[0].tokens == tokens and found.passes == passes
-
-
-@pytest.mark.parametrize("limit", ["room", "max_passes"])
-def test_a_second_look_that_does_not_end_leaves_the_text_as_it_was(run, limit):
-    conf = {"gamma": 0.0, "recheck": 0.9} | ({"max_passes": 3} if limit == "max_passes" else {})
-    network = chained([3, 4, 5, 6], broken=3)
-    found, predict = run(network, 9, PLAIN, "gaps", given=DRAFT, **conf)
-    assert found.candidates[0].tokens == [3, 8, 5, 6] and found.flags == []
-    assert len(predict.seen) == found.passes and (found.passes == 3 or limit == "room")
-
-
-def test_all_tokens_of_a_word_are_hidden_together_and_words_that_are_given_stand(run):
-    draft = Given([3, 9, 9, 6], confidence=[0.5, 0.95, 0.5, 0.99], words=[-1, 1, 1, 2])
-    found, predict = run(chained([3, 4, 5, 6]), 9, PLAIN, "gaps", given=draft, gamma=INFINITE, recheck=0.9)
-    assert found.candidates[0].tokens == [3, 4, 5, 6] and found.passes == 2
-    assert predict.seen[1][0].tolist() == [3, *[PLAIN.mask_id] * 3, 6, 0, 0, 0, 0]
-
-
-def test_a_second_look_stops_at_the_word_behind_unless_the_same_was_said_twice(run):
-    """The first slot is a 3, the others an end, and the first word is hidden."""
-    network = spread([[0.0, 0.0, 0.0, 1.0, 0.0], *[[1.0, 0.0, 0.0, 0.0, 0.0]] * 7])
-    for tokens, wanted in (([3, 3], [3, 3]), ([4, 3], [3]), ([4, 2], [3, 2])):
-        given = Given(tokens, confidence=[0.5, 1.0], words=[0, 1], ends=True)
-        found, _ = run(network, 8, CanvasSpec(5), "gaps", given=given, gamma=0.0, recheck=0.9)
-        assert found.candidates[0].tokens == wanted
-        assert found.passes == 1, "nothing was open before: it is the second look's"

@@ -33,14 +33,15 @@ def test_whole_numbers_are_numbers_and_lists_are_ratios():
     assert DecodingSettings.of({"sampler_conf": {"mask_ratios": [1, 0.5]}}).options.mask_ratios == (1.0, 0.5)
 
 
-@pytest.mark.parametrize(("conf", "draft", "gamma"), [
-    ({"budget": "accurate"}, 0.995, 0.1), ({"budget": "balanced"}, 0.98, 0.5), ({"budget": "fast"}, 0.9, 1.5),
-    ({"budget": "fast", "sampler_conf": {"gamma": 0.3}}, 0.9, 0.3),
-    ({"budget": "fast", "engine_conf": {"draft": 0.7}}, 0.7, 1.5), ({}, 0.0, 0.5),
+@pytest.mark.parametrize(("conf", "draft", "gamma", "looks"), [
+    ({"budget": "accurate"}, 0.01, 100, None), ({"budget": "balanced"}, 0.01, 100, 2),
+    ({"budget": "fast"}, 0.01, 100, 1),
+    ({"budget": "fast", "sampler_conf": {"gamma": 0.3}}, 0.01, 0.3, 1), ({}, 0.0, 0.5, 0),
+    ({"budget": "fast", "engine_conf": {"draft": 0.7}, "sampler_conf": {"looks": None}}, 0.7, 100, None),
 ])
-def test_a_budget_is_draft_and_gamma_and_single_keys_stand_above_it(conf, draft, gamma):
+def test_a_budget_is_some_keys_and_single_ones_stand_above_it(conf, draft, gamma, looks):
     settings = DecodingSettings.of({"sampler": "gaps", **conf})
-    assert (settings.engine.draft, settings.options.gamma) == (draft, gamma)
+    assert (settings.engine.draft, settings.options.gamma, settings.options.looks) == (draft, gamma, looks)
     assert settings.as_conf().get("budget") == conf.get("budget")
     assert DecodingSettings.of(settings.as_conf()) == settings
 

@@ -113,6 +113,17 @@ def test_only_the_causal_mask_hides_the_right(toy_whisper: Path, pieces: list[st
     assert (change[:6].max() < 1e-6) == causal and change[7] > 1e-4
 
 
+def test_it_can_still_read_from_left_to_right(toy_whisper: Path, pieces: list[str], toy, acoustics) -> None:
+    """`hidden_before` is what the same weights give with causal=True, also for folded rows of unlike length."""
+    causal, canvas = build(toy_whisper, pieces, causal=True), canvases(toy, 4)
+    rows, lengths = torch.tensor([2, 0, 2, 1]), torch.tensor([8, 5, 8, 6])
+    with torch.no_grad():
+        memory = toy.read(acoustics, 8)
+        ours, theirs = toy.hidden_before(canvas, memory, rows, lengths), causal.hidden(canvas, memory, rows, lengths)
+        torch.testing.assert_close(ours, theirs)
+        assert (ours - toy.hidden(canvas, memory, rows, lengths)).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_row_depends_on_its_own_utterance_and_slots_only(toy_whisper, pieces, acoustics, causal: bool) -> None:
     decoder = build(toy_whisper, pieces, causal=causal)

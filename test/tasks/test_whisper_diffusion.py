@@ -12,9 +12,11 @@ import yaml
 pytest.importorskip("espnet2", reason="ESPnet is not installed")
 
 from whisfusion_asr.api import Speech2Text
-from whisfusion_asr.data.states import StatesWriter, merge
+from whisfusion_asr.data.states import StatesTable, StatesWriter, merge
 from whisfusion_asr.data.tokenizer import load_tokenizer
+from whisfusion_asr.decoding.given import Given
 from whisfusion_asr.errors import UserError
+from whisfusion_asr.models.adapter import Acoustics
 from whisfusion_asr.tasks.asr import DiffusionASRTask
 
 TEXT = ["THE CAT SAW A HOUSE", "A DOG TAKES THE BOAT", "MY AUNT WANTS A LETTER", "THE DOG SAW MY AUNT"]
@@ -78,13 +80,35 @@ def test_it_learns_and_is_decoded(trained: Path, train: Callable[..., Path]) -> 
     last = json.loads((trained / "finished.json").read_text())["last"]
     assert last["train"]["acc"] > 0.8
     speech2text = Speech2Text(trained, inference={"sampler_conf": {"candidates": 2, "mask_ratios": [1.0, 0.5, 0.3]}})
-    from whisfusion_asr.data.states import StatesTable
-
     states = StatesTable(train.root / "dump" / "valid")
     found = [speech2text.decode_states(key, states[key], 1.0).text for key in sorted(states)]
     right = sum(a == b for text, hyp in zip(TEXT, found, strict=True) for a, b in zip(text.lower().split(), hyp.split(),
                                                                                       strict=False))
     assert right >= 10, found
+
+
+def test_it_keeps_reading_from_left_to_right_and_a_look_mends_a_draft(trained, train, tmp_path) -> None:
+    """A draft of wrong words ends as what the network writes one token after another; untrained it is refused."""
+    last = json.loads((trained / "finished.json").read_text())["last"]
+    assert last["train"]["acc_before"] > 0.8 and last["valid"]["loss_before"] < 1
+    conf = {"sampler": "gaps", "sampler_conf": {"looks": None, "gamma": 100.0}}
+    speech2text, states = Speech2Text(trained, inference=conf), StatesTable(train.root / "dump" / "valid")
+    spec, decoder = speech2text.spec, speech2text.network.decoder
+    for key in sorted(states):
+        frames = torch.tensor([len(states[key])])
+        memory = decoder.read(Acoustics(torch.tensor(states[key])[None].float(), frames), 1)
+        ids: list[int] = []
+        with torch.no_grad():
+            while len(ids) < 9 and spec.eos_id not in ids:
+                row = torch.tensor([[*ids, spec.eos_id]])
+                ids.append(int(decoder.logits(decoder.hidden_before(row, memory))[0, -1].argmax()))
+        wrong = speech2text.tokenizer.encode("my dog takes")
+        given = Given(wrong, [False] * len(wrong))
+        found = speech2text.decode_states(key, states[key], 1.0, given)
+        assert found.token_int == ids[:-1] and found.passes > 1
+    plain = train(tmp_path / "exp", {"left_to_right": 0.0}, max_epoch=1)
+    with pytest.raises(UserError, match="looks needs a decoder trained with model_conf.left_to_right: set looks to 0"):
+        Speech2Text(plain, inference=conf)
 
 
 def test_what_is_frozen_stays_in_the_folder(trained: Path) -> None:
@@ -114,6 +138,7 @@ def test_a_training_is_reproducible_and_can_train_everything(train: Callable[...
     ({"mask_draws": 0}, "mask_draws 0 must be at least 1"),
     ({"visible_noise": 1.0}, r"visible_noise 1.0 in \[0, 1\)"),
     ({"head_rows": -1}, "head_rows -1 at least 0"),
+    ({"left_to_right": -0.5}, "model_conf.left_to_right: -0.5 must be at least 0"),
 ])  # fmt: skip
 def test_wrong_settings_are_named(train: Callable[..., Path], tmp_path: Path, conf: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):

@@ -83,6 +83,7 @@ class Speech2Text:
         self._place, self._decoder = f"{exp_dir}/config.yaml", config.get("decoder")
         self._trained_canvas = model_conf.get("canvas_conf")
         self._ahead = (model_conf.get("gap_conf") or {}).get("ahead")
+        self._looks = bool(model_conf.get("left_to_right"))
         self.tokenizer = load_tokens(config, self._place)
         self.drafter = None if self.network.ctc is None else Drafter(self.network, self.tokenizer)
         if draft_dir is not None and self.network.encoder is not None:
@@ -126,6 +127,9 @@ class Speech2Text:
                             "with sampler gaps name another experiment on these states by --draft_dir")
         if isinstance(settings.options, GapsOptions) and settings.options.ahead is None and self._ahead:
             self.settings = replace(settings, options=replace(settings.options, ahead=self._ahead))
+        if isinstance(settings.options, GapsOptions) and settings.options.looks != 0 and not self._looks:
+            raise UserError(f"{self._place}: sampler_conf.looks needs a decoder trained with model_conf.left_to_right: "
+                            "set looks to 0, without budget, and engine_conf.draft to how sure a word must be to stand")
         if settings.selection != "score":
             check_selection(settings.selection, self.network.ctc is not None)
         self.canvas_rule = settings.canvas_rule(self._trained_canvas)

@@ -134,7 +134,8 @@ def decode(predict: Predict, jobs: Sequence[Job], spec: CanvasSpec, sampler: Sam
            limits: EngineLimits | None = None, trace: bool = False, before: Predict | None = None) -> list[Decoded]:
     """Fill the canvases of some utterances; `predict` knows them by their places 0, 1, ... in `jobs`.
 
-    trace: keep every pass's canvases; before: the network under a causal mask, for samplers that look back. What one utterance gets does not depend on the others, unless there is a budget.
+    trace: keep every pass's canvases; before: the network under a causal mask, for samplers that look back
+    What one utterance gets does not depend on the others, unless there is a budget.
     """
     limits = limits or EngineLimits()
     begin = limits.clock()
@@ -164,5 +165,7 @@ def _answers(predict: Predict, before: Predict | None, runs: Sequence[_Run],
     questions, places = [run.ask() for run in runs], [run.index for run in runs]
     if isinstance(questions[0], Look):
         assert before is not None, "this network does not look back"
-        return [(run, seen, 1) for run, seen in zip(runs, look_back(before, questions, places, spec.eos_id), strict=True)]
-    return list(zip(runs, *ask_network(predict, questions, places, spec.eos_id), strict=True))
+        answers, rows = look_back(before, questions, places, spec.eos_id), [1] * len(runs)
+    else:
+        answers, rows = ask_network(predict, questions, places, spec.eos_id)
+    return list(zip(runs, answers, rows, strict=True))

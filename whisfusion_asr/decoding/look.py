@@ -1,4 +1,4 @@
-"""A second look: a written text is read from left to right, every token foretold from the ones before it, in one pass."""
+"""A second look: a written text is read from left to right, each token foretold from those before it, in one pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -197,8 +197,8 @@ def _wrong(text: Sequence[_Token], foretold: Foretold, first: int, margin: float
 
 
 def _mended(text: Sequence[_Token], wrong: Mapping[int, _Token], spec: CanvasSpec) -> list[_Part]:
-    """The text with each wrong token replaced, and a gap behind the new one, in the place of the rest of its word and of
-    wrong ones that follow.
+    """The text with each wrong token replaced, and a gap behind the new one, in the place of the rest of its word and
+    of wrong ones that follow.
 
     A token that is to make way for its right neighbour is left out. Only the first wrong one may end the text: what was
     foretold from a wrong beginning is not to be relied on so far.

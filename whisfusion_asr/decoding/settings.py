@@ -21,13 +21,20 @@ KEYS = ("sampler", "sampler_conf", "budget", "selection", "selection_conf", "can
 
 @dataclass(frozen=True)
 class Budget:
-    """What `budget:` of the sampler gaps stands for: engine_conf.draft and sampler_conf.gamma."""
+    """What `budget:` of the sampler gaps stands for: engine_conf.draft, and of sampler_conf the rest."""
 
-    draft: float
-    gamma: float
+    looks: int | None
+    draft: float = 0.01  # every word of the draft that the tokens can spell stands until a look finds it wrong
+    gamma: float = 100.0  # whatever is written may be mended at the next look
+    margin: float = 0.0
+
+    @property
+    def sampler_conf(self) -> dict[str, Any]:
+        """The keys of sampler_conf."""
+        return {"gamma": self.gamma, "looks": self.looks, "margin": self.margin}
 
 
-BUDGETS = {"accurate": Budget(0.995, 0.1), "balanced": Budget(0.98, 0.5), "fast": Budget(0.9, 1.5)}
+BUDGETS = {"accurate": Budget(None), "balanced": Budget(2), "fast": Budget(1)}
 
 
 def sampler_keys(sampler: str) -> list[str]:
@@ -71,7 +78,7 @@ class EngineOptions:
 class DecodingSettings:
     """A checked decoding. options: of the sampler, None for ctc_greedy; canvas: replaces keys of the trained rule.
 
-    budget: of BUDGETS, None where draft and gamma are named one by one
+    budget: of BUDGETS, None where what it stands for is named one by one
     """
 
     sampler: str
@@ -97,7 +104,7 @@ class DecodingSettings:
             check_choice(budget, BUDGETS, "budget")
             if name != "gaps":
                 raise UserError(f"budget: {budget} is a setting of sampler gaps; sampler {name} has none")
-            own, drafts = {"gamma": BUDGETS[budget].gamma, **own}, {"draft": BUDGETS[budget].draft}
+            own, drafts = BUDGETS[budget].sampler_conf | own, {"draft": BUDGETS[budget].draft}
         if name == "ctc_greedy":
             check_keys(own, (), "sampler_conf of ctc_greedy")
             options = None

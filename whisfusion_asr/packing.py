@@ -14,7 +14,7 @@ from whisfusion_asr import __version__
 from whisfusion_asr.api import Drafter, load_encoder, load_network, load_tokens, text_form
 from whisfusion_asr.api.silence import FILE as SILENCE
 from whisfusion_asr.data.tokenizer import WHISPER_EOS, write_tokens
-from whisfusion_asr.decoding.settings import DecodingSettings
+from whisfusion_asr.decoding.settings import DecodingSettings, usual_conf
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.files import atomic_write
 from whisfusion_asr.models.build import build_network
@@ -36,18 +36,20 @@ LIBRARIES = ("torch", "numpy", "sentencepiece", "safetensors", "transformers")
 WHISPER, WHISPER_DECODER, CARD = "whisper", "whisper_decoder", "README.md"
 
 
-def pack_experiment(exp_dir: str | Path, out: str | Path, settings: DecodingSettings, model_file: str = WEIGHTS,
+def pack_experiment(exp_dir: str | Path, out: str | Path, settings: DecodingSettings | None, model_file: str = WEIGHTS,
                     encoder_dir: str | Path | None = None, license: str = "", draft_dir: str | Path | None = None,
                     draft_model: str = WEIGHTS) -> None:
     """Write an experiment, the encoder that made its states and the CTC head that drafts for it, as one tar.
 
-    settings: of the decoding that Speech2Text.from_pretrained takes by default; license: line of the card
+    settings: of the decoding that Speech2Text.from_pretrained takes by default, None for what is usual for the model
+    license: line of the card
     draft_dir, draft_model: experiment of the CTC head, where it is not the model's own, and its weights
     raises UserError: an experiment without its weights, one on dumped states without encoder_dir, a decoding that needs
         a draft without draft_dir, one of these that does not fit
     """
     exp_dir, out = Path(exp_dir), Path(out)
     network, config = load_network(exp_dir, model_file)
+    settings = settings or DecodingSettings.of(usual_conf(config, draft_dir is not None))
     encoder = None if encoder_dir is None else load_encoder(encoder_dir)
     _check_encoder(exp_dir, network, encoder_dir, encoder)
     drafter = None

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from whisfusion_asr.bin import prepare_text, train_tokens
-from whisfusion_asr.data.tokenizer import Tokenizer, espnet_tokens, load_tokenizer, train_tokenizer
+from whisfusion_asr.data.tokenizer import CharTokenizer, Tokenizer, espnet_tokens, load_tokenizer, train_tokenizer
 from whisfusion_asr.errors import UserError
 
 TEXTS = [f"{who} {does} the {what}" for who in ("the cat", "a dog", "my aunt") for does in ("sees", "takes", "wants")
@@ -156,3 +156,8 @@ def test_words_are_those_of_the_text(tmp_path, token_type):
     assert [word for word, _ in words] == ["that", "cat", "sat"]
     assert [place for _, places in words for place in places] == list(range(len(pieces)))
     assert tokenizer.words([]) == []
+
+
+def test_the_inner_pieces_are_those_that_begin_no_word() -> None:
+    tokenizer = CharTokenizer(["<eos>", "<unk>", "<space>", "a", "b"])
+    assert tokenizer.inner == {1, 3, 4}, "a word begins with its blank"

@@ -135,7 +135,7 @@ def test_a_beam_leaves_its_candidates_best_first(causal):
 
 def test_a_sampler_of_the_other_kind_of_decoder_is_refused(causal, tmp_path):
     with pytest.raises(UserError, match="sampler pdd cannot run decoder: causal; autoregressive runs decoder: causal"):
-        Speech2Text(causal)
+        Speech2Text(causal, inference={"sampler": "pdd"})
     diffusion = experiment(tmp_path / "exp")
     with pytest.raises(UserError, match="sampler autoregressive cannot run decoder: diffusion"):
         Speech2Text(diffusion, inference={"sampler": "autoregressive"})

@@ -3,7 +3,7 @@
 import pytest
 
 from whisfusion_asr.decoding.pdd import PddOptions
-from whisfusion_asr.decoding.settings import SAMPLERS, DecodingSettings
+from whisfusion_asr.decoding.settings import SAMPLERS, DecodingSettings, usual_conf
 from whisfusion_asr.errors import UserError
 
 
@@ -75,3 +75,16 @@ def test_a_budget_is_some_keys_and_single_ones_stand_above_it(conf, draft, gamma
 def test_wrong_settings_are_named(conf, message):
     with pytest.raises(UserError, match=message):
         DecodingSettings.of(conf)
+
+
+@pytest.mark.parametrize(("config", "drafted", "sampler"), [
+    ({"decoder": "diffusion", "ctc": "ctc_head"}, False, "threshold"), ({"decoder": None, "ctc": "ctc_head"}, False,
+                                                                       "ctc_greedy"),
+    ({"decoder": "causal"}, False, "autoregressive"),
+    ({"decoder": "whisper_diffusion", "model_conf": {"left_to_right": 1.0}}, True, "gaps"),
+    ({"decoder": "whisper_diffusion", "ctc": "ctc_head", "model_conf": {"left_to_right": 1.0}}, False, "gaps"),
+    ({"decoder": "whisper_diffusion", "model_conf": {"left_to_right": 1.0}}, False, "threshold"),
+    ({"decoder": "whisper_diffusion", "model_conf": None}, True, "threshold"),
+])
+def test_the_usual_decoding_is_one_that_the_model_can_do(config, drafted, sampler):
+    assert DecodingSettings.of(usual_conf(config, drafted)).sampler == sampler

@@ -99,7 +99,7 @@ def test_an_experiment_directory_and_other_arguments(exp, waveform):
     assert Speech2Text.from_pretrained(exp, **others)(waveform)[0][:3] == wanted
     model = packed(exp)
     assert Speech2Text.from_pretrained(model, inference={"sampler": "single"}).settings.sampler == "single"
-    assert Speech2Text.from_pretrained(model).settings == DecodingSettings.of(None)
+    assert Speech2Text.from_pretrained(model).settings == DecodingSettings.of({"sampler": "threshold"})
 
 
 def test_a_whisper_encoder_and_a_sentencepiece_model_come_along(tmp_path, waveform, monkeypatch):
@@ -113,7 +113,7 @@ def test_a_whisper_encoder_and_a_sentencepiece_model_come_along(tmp_path, wavefo
                "token_list": tokens.pieces, "bpemodel": "data/tokens/tokens.model", "output_dir": "exp/toy"}
     experiment(recipe / "exp/toy", **changed)
     wanted = Speech2Text(recipe / "exp/toy")(waveform)[0][:3]
-    pack_experiment(recipe / "exp/toy", tmp_path / "model.tar", DecodingSettings.of(None))
+    pack_experiment(recipe / "exp/toy", tmp_path / "model.tar", None)
     shutil.rmtree(recipe)
     shutil.rmtree(tmp_path / "whisper")
     assert Speech2Text.from_pretrained(tmp_path / "model.tar")(waveform)[0][:3] == wanted

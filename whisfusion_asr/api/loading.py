@@ -49,6 +49,4 @@ def canvas_spec(config: Mapping[str, Any], tokenizer: Tokenizer) -> CanvasSpec:
     if config.get("decoder") == "causal":
         return CanvasSpec(tokenizer.vocab_size, tokenizer.eos_id)
     bos_id = model_conf.get("bos_id", tokenizer.bos_id)
-    starts = [tokenizer.starts_word(piece) for piece in tokenizer.pieces]
-    inner = frozenset(index for index, first in enumerate(starts) if not first and index != tokenizer.eos_id)
-    return CanvasSpec(tokenizer.vocab_size, tokenizer.eos_id, bos_id, tuple(tokenizer.languages.values()), inner)
+    return CanvasSpec(tokenizer.vocab_size, tokenizer.eos_id, bos_id, tuple(tokenizer.languages.values()))

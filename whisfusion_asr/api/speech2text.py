@@ -27,7 +27,7 @@ from whisfusion_asr.decoding.pdd import Candidate, best_candidate
 from whisfusion_asr.decoding.sampler_gaps import GapsOptions
 from whisfusion_asr.decoding.samplers import ENGINE_SAMPLERS, Sampler
 from whisfusion_asr.decoding.selection import NEED_CTC, check_selection, select
-from whisfusion_asr.decoding.settings import DecodingSettings
+from whisfusion_asr.decoding.settings import DecodingSettings, usual_conf
 from whisfusion_asr.decoding.times import timed_words
 from whisfusion_asr.decoding.words import Word
 from whisfusion_asr.errors import UserError
@@ -59,7 +59,7 @@ class Speech2Text:
     """Decode waveforms or dumped states with a trained experiment.
 
     exp_dir: experiment of a training stage; model_file: weights in it
-    inference: mapping with the keys of a decoding YAML, or checked settings; default: sampler pdd
+    inference: mapping with the keys of a decoding YAML, or checked settings; default: usual_conf
     encoder_dir: experiment or imported encoder that makes the states, if exp_dir was trained on dumped ones
     draft_dir, draft_model: experiment on the same states whose CTC head writes the drafts of sampler gaps, and its
         weights; default: the CTC head of exp_dir
@@ -74,7 +74,8 @@ class Speech2Text:
                  word_times: bool = False, draft_dir: str | Path | None = None,
                  draft_model: str = "valid.loss.ave.pth", lang: str | None = None,
                  running: Mapping[str, Any] | None = None) -> None:
-        settings, run = _checked(inference), options_from(RunOptions, running or {}, "running")
+        settings = None if inference is None else _checked(inference)
+        run = options_from(RunOptions, running or {}, "running")
         self.network, config = load_network(exp_dir, model_file, device)
         if word_times:
             check_can_time(self.network, f"{exp_dir}/config.yaml", run.compile is not None)
@@ -88,10 +89,10 @@ class Speech2Text:
         self.drafter = None if self.network.ctc is None else Drafter(self.network, self.tokenizer)
         if draft_dir is not None and self.network.encoder is not None:
             self.drafter = Drafter.load(draft_dir, draft_model, device, self.network.encoder.output_size)
-        self._use(settings)
+        self._use(settings or _checked(usual_conf(config, draft_dir is not None)))
         if run != RunOptions():
             prepare(self.network.decoder, run)
-        self.spec = canvas_spec(config, self.tokenizer)
+        self.spec = replace(canvas_spec(config, self.tokenizer), inner=self.tokenizer.inner)
         if lang is not None:
             language_id(self.tokenizer.languages, lang)  # refuses one that the model does not write
         self.lang = lang
@@ -316,7 +317,7 @@ class Speech2Text:
         return [" ".join(names[i] for i in row) for row in rows.tolist()]
 
 
-def _checked(inference: Mapping[str, Any] | DecodingSettings | None) -> DecodingSettings:
+def _checked(inference: Mapping[str, Any] | DecodingSettings) -> DecodingSettings:
     return inference if isinstance(inference, DecodingSettings) else DecodingSettings.of(inference, "inference")
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from whisfusion_asr.bin.arguments import add_draft_options, command_parser
 from whisfusion_asr.bin.decode import read_settings
-from whisfusion_asr.decoding.settings import DecodingSettings
 from whisfusion_asr.errors import UserError, exits_cleanly
 from whisfusion_asr.packing import CARD, pack_experiment
 from whisfusion_asr.pretrained.hub import upload_model
@@ -29,12 +28,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model_file", default=WEIGHTS, help="weights inside exp_dir")
     parser.add_argument("--encoder_dir", help="encoder of the states that the experiment was trained on")
     add_draft_options(parser)
-    parser.add_argument("--inference_config", help="decoding YAML to pack; default: PDD as in conf/decode_pdd.yaml")
+    parser.add_argument("--inference_config", help="decoding YAML to pack; default: none, the model's usual decoding")
     parser.add_argument("--inference_args", default="", help="overrides, e.g. 'sampler_conf.candidates=5'")
     parser.add_argument("--license", default="", help="line of the model card, e.g. cc-by-4.0; default: not stated")
     parser.add_argument("--hub_repo", help="OWNER/NAME on the hub to upload to; default: nothing is uploaded")
     args = parser.parse_args(argv)
-    settings, control = DecodingSettings.of(None), None
+    settings, control = None, None
     if args.inference_config:
         settings, control = read_settings(args.inference_config, args.inference_args.split())
     if control:

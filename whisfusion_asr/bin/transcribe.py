@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model_file", default="valid.loss.ave.pth", help="weights inside exp_dir")
     add_draft_options(parser)
     parser.add_argument("--encoder_dir", help="encoder of the states that the experiment was trained on")
-    parser.add_argument("--config", help="decoding YAML; default: the packed one, or PDD as in conf/decode_pdd.yaml")
+    parser.add_argument("--config", help="decoding YAML; default: the packed one, or the usual one for the model")
     parser.add_argument("--lang", help="language to write, for a model of several")
     parser.add_argument("--format", default="txt", choices=list(FORMATS), help="what is written")
     parser.add_argument("--out", type=Path, help="folder for one file per input; default: print")

@@ -106,6 +106,12 @@ class Tokenizer:
         """Whether a word begins with (or right behind) this piece."""
         raise NotImplementedError
 
+    @property
+    def inner(self) -> frozenset[int]:
+        """Ids of the pieces that go on with a word."""
+        ids = (index for index, piece in enumerate(self.pieces) if not self.starts_word(piece))
+        return frozenset(ids) - {self.eos_id}
+
     def words(self, pieces: Sequence[str]) -> list[tuple[str, list[int]]]:
         """The words of a row of pieces, each with the places of its pieces in the row."""
         groups: list[list[int]] = []

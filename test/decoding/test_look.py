@@ -115,7 +115,7 @@ def test_a_wrong_word_is_replaced_and_what_is_missing_behind_it_is_written_in_a_
     text, mask = [3, 4, 5, 6, 7], PLAIN.mask_id
     found, both, causal = looked(certain([3, 4, 5, 6, 0, 0, 0, 0, 0], VOCAB), reciting(text, {6: 7}), 9,
                                  draft_of([3, 6, 7]), gamma=100.0)
-    assert [row[0].tolist() for row in causal.seen] == [[3, 6, 7, 0, 0, 0, 0, 0, 0], [3, 4, 5, 6, 7, 0, 0, 0, 0]]
+    assert [row[0].tolist() for row in causal.seen] == [[3, 6, 7, 0], [3, 4, 5, 6, 7, 0]]
     assert [row[0].tolist() for row in both.seen] == [[3, 4, mask, mask, mask, 7, 0, 0, 0]]
     assert found.candidates[0].tokens == text and found.passes == 3 and found.flags == []
 
@@ -123,11 +123,11 @@ def test_a_wrong_word_is_replaced_and_what_is_missing_behind_it_is_written_in_a_
 def test_a_superfluous_word_is_left_out_without_a_pass():
     found, both, causal = looked(certain([0] * 9, VOCAB), reciting([3, 4, 5]), 9, draft_of([3, 6, 4, 5]))
     assert found.candidates[0].tokens == [3, 4, 5] and both.seen == [] and found.passes == 2
-    assert [row[0].tolist() for row in causal.seen] == [[3, 6, 4, 5, 0, 0, 0, 0, 0], [3, 4, 5, 0, 0, 0, 0, 0, 0]]
-    assert causal.asked[0][0].tolist() == [True] * 5 + [False] * 4, "the text and its end"
-    assert causal.asked[1][0].tolist() == [False] * 2 + [True] * 2 + [False] * 5, "behind what is confirmed"
+    assert [row[0].tolist() for row in causal.seen] == [[3, 6, 4, 5, 0], [3, 4, 5, 0]]
+    assert causal.asked[0][0].tolist() == [True] * 5, "the text and its end"
+    assert causal.asked[1][0].tolist() == [False] * 2 + [True] * 2, "behind what is confirmed"
     assert [snapshot.guess[0].tolist() for snapshot in found.trace] == [
-        [3, 4, 0, 5, 0, 0, 0, 0, 0], [3, 4, 5, 0, 0, 0, 0, 0, 0]]
+        [3, 4, 0, 5, 0, 0, 0, 0, 0], [3, 4, 5, 0, 0, 0, 0, 0, 0]], "as long as the canvas"
 
 
 def test_the_text_ends_where_the_first_wrong_word_is_an_end_and_goes_on_where_none_was():
@@ -155,7 +155,7 @@ def test_a_margin_keeps_what_is_nearly_as_probable():
     logits[0, 0, 3] = 9.0
     logits[0, 1, [4, 5, 6]] = torch.tensor([0.5, 0.25, 0.25]).log() + 9
     for margin, token in ((0.69, 4), (0.70, 5)):
-        found, _, causal = looked(certain([0] * 5, VOCAB), lambda canvas: logits, 5, draft_of([3, 5]), margin=margin)
+        found, _, causal = looked(certain([0] * 5, VOCAB), lambda canvas: logits[:, : canvas.size(1)], 5, draft_of([3, 5]), margin=margin)
         assert found.candidates[0].tokens == [3, token] and len(causal.seen) == 1 + (token == 4)
     assert found.candidates[0].token_confidence == pytest.approx([1.0, 0.25], abs=1e-3), "as the look was of them"
     assert found.candidates[0].confidence == pytest.approx((1 + 0.25 + 1) / 3, abs=1e-3)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from whisfusion_asr.decoding.fill import Filled, row_confidence, text_slots
@@ -89,7 +90,8 @@ class _Run:
     def take(self, answer: Answer | Foretold, rows: int) -> None:
         """Go on with the network's answer."""
         if self.trace and isinstance(answer, Foretold):
-            shown = self.question.canvas
+            shown = F.pad(self.question.canvas, (0, len(self.start.tokens) - len(self.question.canvas)),
+                          value=self.spec.eos_id)
             guess = shown.clone()
             guess[self.question.first : self.question.last] = answer.token
             self.snapshots.append(Snapshot(shown[None], guess[None]))

@@ -119,7 +119,8 @@ def gaps_fill(start: Start, spec: CanvasSpec, options: GapsOptions) -> Fill:
         last = min(len(text) + 1, len(start.tokens) - spec.prefix)  # the end is foretold as well
         if confirmed >= last:
             break
-        foretold = yield Look(_laid(text, start.tokens, spec), spec.prefix + confirmed, spec.prefix + last)
+        canvas = _laid(text, start.tokens, spec)[: spec.prefix + last]  # what is behind it is not seen anyway
+        foretold = yield Look(canvas, spec.prefix + confirmed, spec.prefix + last)
         looks, progress.passes = looks + 1, progress.passes + 1
         wrong = _wrong(text, foretold, confirmed, options.margin)
         parts = _mended(_judged(text, foretold, confirmed), wrong, spec)

@@ -155,7 +155,8 @@ def test_a_margin_keeps_what_is_nearly_as_probable():
     logits[0, 0, 3] = 9.0
     logits[0, 1, [4, 5, 6]] = torch.tensor([0.5, 0.25, 0.25]).log() + 9
     for margin, token in ((0.69, 4), (0.70, 5)):
-        found, _, causal = looked(certain([0] * 5, VOCAB), lambda canvas: logits[:, : canvas.size(1)], 5, draft_of([3, 5]), margin=margin)
+        found, _, causal = looked(certain([0] * 5, VOCAB), lambda canvas: logits[:, : canvas.size(1)], 5,
+                                  draft_of([3, 5]), margin=margin)
         assert found.candidates[0].tokens == [3, token] and len(causal.seen) == 1 + (token == 4)
     assert found.candidates[0].token_confidence == pytest.approx([1.0, 0.25], abs=1e-3), "as the look was of them"
     assert found.candidates[0].confidence == pytest.approx((1 + 0.25 + 1) / 3, abs=1e-3)

@@ -33,6 +33,7 @@ COMMANDS = {
     "significance": "compare two scored systems: intervals, MAPSSWE, paired bootstrap",
     "compare": "write COMPARISON.md of several systems: error rates, p-values, speed, cost",
     "sweep": "decode with every setting of a grid: table, Pareto fronts, a recommended setting",
+    "learning_curve": "decode an experiment's kept epochs: WER and passes against minutes of training",
     "ablate": "train and score variants of a recipe, compared with p-values",
     "results": "write RESULTS.md of an experiment",
     "benchmark": "measure speed and memory, compared within one run",

@@ -92,6 +92,19 @@ def draw_costs(rows: Sequence[dict[str, Any]], fronts: dict[str, Sequence[int]])
     return _png(figure)
 
 
+def draw_learning(rows: Sequence[dict[str, Any]]) -> bytes:
+    """WER and passes against minutes of training, a line for each setting. rows: with name, minutes, wer, passes."""
+    figure, axes = _subplots(1, 2, (9.0, 3.6))
+    for axis, (key, label) in zip(axes, (("wer", "WER %"), ("passes", "decoder passes")), strict=True):
+        for name in dict.fromkeys(row["name"] for row in rows):
+            points = [(row["minutes"], row[key]) for row in rows if row["name"] == name]
+            axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+        axis.set(xlabel="minutes of training", ylabel=label)
+        axis.set_ylim(bottom=0)
+        axis.legend(fontsize=8)
+    return _png(figure)
+
+
 def _grid(figure: Any, axis: Any, rows: list[list[Any]], colors: str, limits: tuple[float, float], label: str,
           ticks: Sequence[float]) -> None:
     values = np.array([[np.nan if value is None else value for value in row] for row in rows], dtype=float)

@@ -19,14 +19,15 @@ class Training:
     """What one experiment's logs tell.
 
     parts: name of each part of the network -> its parameters, trained and frozen; epochs: their number
-    seconds: sum over epochs of training and validation, None without a log. Each epoch counts by its last run: one
-        that a crash cut off and that was trained again counts once.
+    seconds: sum over epochs of training and validation, None without a log; epoch_seconds: of each. An epoch counts by
+        its last run: one that a crash cut off and that was trained again counts once.
     """
 
     place: Path
     parts: dict[str, tuple[int, int]]
     epochs: int
     seconds: float | None
+    epoch_seconds: dict[int, float]
 
 
 def read_training(exp_dir: Path) -> Training:
@@ -36,7 +37,7 @@ def read_training(exp_dir: Path) -> Training:
     text = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in logs)
     parts = {name: (_number(trained), _number(frozen)) for name, trained, frozen in PARAMETERS.findall(text)}
     epochs = {int(number): sum(map(duration, TIME.findall(line))) for number, line in EPOCH.findall(text)}
-    return Training(exp_dir, parts, len(epochs), sum(epochs.values()) if epochs else None)
+    return Training(exp_dir, parts, len(epochs), sum(epochs.values()) if epochs else None, epochs)
 
 
 def trainings(exp_dir: Path, kept: Collection[str] = ()) -> list[Training]:

@@ -31,8 +31,8 @@ class GapsOptions:
     gamma: nats that a pass may leave open in each gap: besides its leftmost slot it takes the following ones while the
         entropies of all that it takes add up to this at most; 0 is one token a gap and pass, .inf all that is shown
     max_passes: passes after which every gap is closed and nothing is looked at again; null for as many as it takes
-    looks: how often at most the whole text is read from left to right and mended; null: until nothing is found wrong,
-        and it is what the network writes one token after another; 0: never
+    looks: how often at most the whole text is read from left to right and mended; 0: never; null: until nothing is
+        found wrong, which with margin 0 is what the network would write one token after another
     margin: nats by which another token must be more probable than the one that stands, read so, to take its place
     """
 

@@ -26,7 +26,7 @@ class Budget:
     looks: int | None
     draft: float = 0.01  # every word of the draft that the tokens can spell stands until a look finds it wrong
     gamma: float = 100.0  # whatever is written may be mended at the next look
-    margin: float = 0.0
+    margin: float = 1.0
 
     @property
     def sampler_conf(self) -> dict[str, Any]:

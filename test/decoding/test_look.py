@@ -139,6 +139,15 @@ def test_the_text_ends_where_the_first_wrong_word_is_an_end_and_goes_on_where_no
     assert both.seen[0][0].tolist() == [3, 4, 5, *[PLAIN.mask_id] * 3, 0, 0, 0]
 
 
+def test_an_end_that_is_given_stands():
+    """The network would go on with 5; of a text that is known to end behind its second word only words change."""
+    for ends, tokens in ((True, [3, 4]), (False, [3, 4, 5])):
+        given = Given([3, 6], [True, False], ends=ends)
+        found, _, causal = looked(certain([0] * 9, VOCAB), reciting([3, 4, 5]), 9, given)
+        assert found.candidates[0].tokens == tokens
+        assert causal.asked[0][0].tolist() == [True] * (2 if ends else 3)
+
+
 def test_the_rest_of_a_wrong_word_goes_with_it():
     """6 and 7 go on with the word that 5 begins; the gap takes their place."""
     spec = CanvasSpec(VOCAB, inner=frozenset([6, 7]))

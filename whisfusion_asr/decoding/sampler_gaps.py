@@ -4,6 +4,9 @@ However much a gap lacks, the network is shown `ahead` masks in its place. It na
 there, and the end token where nothing more is: that closes the gap. So does the token that is known to follow it, for a
 network that reads on behind the gap would write the rest of the text a second time. No length is needed in advance, and
 all gaps are written at once. An empty canvas is a single gap. The network must have been trained on such canvases.
+
+With `looks` the network, under a causal mask, then reads what stands there: all of it in one pass, as speculative
+decoding (arXiv 2211.17192) verifies a draft. Where it would have gone on differently it does, and opens a gap behind.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -113,10 +116,11 @@ def gaps_fill(start: Start, spec: CanvasSpec, options: GapsOptions) -> Fill:
     if options.looks != 0 and _text(parts):
         parts[-1].open = False  # a look foretells the end as well
     yield from _write(parts, start, spec, options, progress)
+    open_end = not (start.fixed & (start.tokens == spec.eos_id))[spec.prefix :].any()
     confirmed, looks = 0, 0
     while not progress.over and looks != options.looks:
         text = _text(parts)
-        last = min(len(text) + 1, len(start.tokens) - spec.prefix)  # the end is foretold as well
+        last = min(len(text) + open_end, len(start.tokens) - spec.prefix)
         if confirmed >= last:
             break
         canvas = _laid(text, start.tokens, spec)[: spec.prefix + last]  # what is behind it is not seen anyway
@@ -125,7 +129,8 @@ def gaps_fill(start: Start, spec: CanvasSpec, options: GapsOptions) -> Fill:
         wrong = _wrong(text, foretold, confirmed, options.margin)
         parts = _mended(_judged(text, foretold, confirmed), wrong, spec)
         if not wrong:
-            parts[-1].end = float(foretold.shown[-1]) if last > len(text) else 0.0
+            if open_end:
+                parts[-1].end = float(foretold.shown[-1]) if last > len(text) else 0.0
             break
         confirmed = min(wrong) + 1
         progress.over = foretold.over or progress.passes == options.max_passes

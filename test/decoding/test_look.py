@@ -88,7 +88,8 @@ def test_looks_without_limit_end_at_the_text_of_a_search_from_left_to_right(toke
 def test_what_is_fixed_stands_in_its_order(tokens, fixed, seeds, looks):
     fixed = (fixed * 7)[: len(tokens)] if fixed else [True] * len(tokens)
     draft = Given(tokens, fixed)
-    found, _, _ = looked(toy(seeds[0], VOCAB), foretelling(seeds[1]), 16, draft, looks=looks, gamma=100.0)
+    spec = CanvasSpec(VOCAB, inner=frozenset([5, 6, 7]))
+    found, _, _ = looked(toy(seeds[0], VOCAB), foretelling(seeds[1]), 16, draft, spec, looks=looks, gamma=100.0)
     written = iter(found.candidates[0].tokens)
     assert all(token in written for token, stands in zip(tokens, fixed, strict=True) if stands)
 

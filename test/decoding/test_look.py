@@ -83,15 +83,14 @@ def test_looks_without_limit_end_at_the_text_of_a_search_from_left_to_right(toke
 
 
 @settings(deadline=None, max_examples=60)
-@given(tokens=st.lists(st.integers(3, 7), min_size=1, max_size=7), fixed=st.lists(st.booleans(), max_size=7),
+@given(words=st.lists(st.tuples(st.integers(3, 7), st.booleans()), min_size=3, max_size=7),
        seeds=st.tuples(st.integers(0, 99), st.integers(0, 99)), looks=st.sampled_from([1, 2, None]))
-def test_what_is_fixed_stands_in_its_order(tokens, fixed, seeds, looks):
-    fixed = (fixed * 7)[: len(tokens)] if fixed else [True] * len(tokens)
-    draft = Given(tokens, fixed)
+def test_what_is_fixed_stands_in_its_order(words, seeds, looks):
+    draft = Given([token for token, _ in words], [stands for _, stands in words])
     spec = CanvasSpec(VOCAB, inner=frozenset([5, 6, 7]))
     found, _, _ = looked(toy(seeds[0], VOCAB), foretelling(seeds[1]), 16, draft, spec, looks=looks, gamma=100.0)
     written = iter(found.candidates[0].tokens)
-    assert all(token in written for token, stands in zip(tokens, fixed, strict=True) if stands)
+    assert all(token in written for token, stands in words if stands)
 
 
 @settings(deadline=None, max_examples=40)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from conftest import Toy
 
 ROOT = Path(__file__).resolve().parents[2]
-DECODINGS = ("decode_pdd", "decode_ctc", "decode_shuffled")
+DECODINGS = ("decode_threshold", "decode_pdd", "decode_ctc", "decode_shuffled")
 EXPERIMENTS = ("train_encoder_en_unigram80", "train_text_en_unigram80", "mini_synth_adapter", "mini_synth")
 CANDIDATES = {
     "utt_id", "duration", "canvas", "passes", "rows", "candidates", "chosen", "selection", "text", "timing", "flags",
@@ -106,8 +106,11 @@ def test_decode_directory(toy: Toy, decoding: str) -> None:
         assert [pieces[int(i)] for i in tables["token_int"][key].split()] == tables["token"][key].split()
         if decoding != "decode_shuffled":
             assert record["duration"] == int(duration[key]) / 16000
-        if decoding != "decode_ctc":
+        if decoding == "decode_threshold":
+            assert len(record["candidates"]) == 1 and 1 <= record["passes"] == record["rows"] <= record["canvas"]
+        elif decoding != "decode_ctc":
             assert len(record["candidates"]) == 5 and record["passes"] <= 4 and record["rows"] <= 1 + 3 * 5
+        if decoding != "decode_ctc":
             assert record["candidates"][record["chosen"]]["text"] == record["text"]
     assert len(lines) == len(duration)
     meta = json.loads((out / "meta.json").read_text())
@@ -154,5 +157,5 @@ def test_the_same_command_again_does_nothing(
 ) -> None:
     before = snapshot(toy.root)
     lines = [line for line in toy.run().stdout.splitlines() if ": " in line and " Stage " in line]
-    assert len(lines) == 18 and all(line.endswith("is up to date") for line in lines), "\n".join(lines)
+    assert len(lines) == 20 and all(line.endswith("is up to date") for line in lines), "\n".join(lines)
     assert snapshot(toy.root) == before

@@ -193,6 +193,6 @@ def test_what_is_foretold_is_a_softmax_of_each_asked_slot():
                      [Look(canvas, 0, 4), Look(canvas[:3], 2, 3)], [0, 1], END)
     for logits, first, last, found in ((foretelling(1), 0, 4, seen[0]), (foretelling(2), 2, 3, seen[1])):
         wanted = logits(canvas[None])[0, first:last].softmax(-1)
-        assert found.token.tolist() == wanted.argmax(-1).tolist() and not found.over
+        assert found.token.tolist() == wanted.argmax(-1).tolist() and not found.last
         assert torch.allclose(found.probability, wanted.amax(-1))
         assert torch.allclose(found.shown, wanted.gather(1, canvas[first:last, None])[:, 0])

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from whisfusion_asr.decoding.fill import Filled, row_confidence, text_slots
 from whisfusion_asr.decoding.given import Start
-from whisfusion_asr.decoding.look import Foretold, Look, finish_look, look_back
-from whisfusion_asr.decoding.network import Answer, Ask, Predict, ask_network, finish
+from whisfusion_asr.decoding.look import Foretold, Look, look_back
+from whisfusion_asr.decoding.network import Answer, Ask, Predict, ask_network
 from whisfusion_asr.decoding.pdd import Candidate, candidate_of
 from whisfusion_asr.decoding.samplers import Sampler
 from whisfusion_asr.diffusion.canvas import CanvasSpec
@@ -148,9 +148,7 @@ def decode(predict: Predict, jobs: Sequence[Job], spec: CanvasSpec, sampler: Sam
         now = limits.clock()
         late = limits.budget is not None and now - begin + (now - earlier) > limits.budget
         for run, answer, count in chain.from_iterable(answers):
-            if late:
-                answer = finish_look(answer) if isinstance(answer, Foretold) else finish(answer)
-            run.take(answer, count)
+            run.take(replace(answer, last=True) if late else answer, count)
     return [run.result for run in runs if run.result is not None]
 
 

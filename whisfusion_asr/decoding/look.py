@@ -1,7 +1,7 @@
 """A second look: a written text is read from left to right, each token foretold from those before it, in one pass."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,13 +24,13 @@ class Foretold:
     """The network's own continuation at each of the N slots, all (N,) on the CPU.
 
     token: most probable id, given the slots before it; probability: its probability; shown: that of the token there
-    over: there is no time for another pass
+    last: as of an Answer, there is no time for another pass
     """
 
     token: Tensor
     probability: Tensor
     shown: Tensor
-    over: bool = False
+    last: bool = False
 
 
 def look_back(predict: Predict, looks: Sequence[Look], utterances: Sequence[int], eos_id: int) -> list[Foretold]:
@@ -52,8 +52,3 @@ def look_back(predict: Predict, looks: Sequence[Look], utterances: Sequence[int]
     sizes = [look.last - look.first for look in looks]
     columns = (column.split(sizes) for column in (token, probability, shown))
     return [Foretold(*parts) for parts in zip(*columns, strict=True)]
-
-
-def finish_look(foretold: Foretold) -> Foretold:
-    """The same answer, to be the last one."""
-    return replace(foretold, over=True)

@@ -1,7 +1,7 @@
 """How samplers ask the network: every distinct row of a batch once, the head only where an answer is needed."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -86,11 +86,6 @@ def ask_network(predict: Predict, asks: Sequence[Ask], utterances: Sequence[int]
         answers.append(_answer(part, [t[first : first + count, : part.canvas.size(1)] for t in tables]))
         first += count
     return answers, rows
-
-
-def finish(answer: Answer) -> Answer:
-    """The same answer, to be the last one."""
-    return replace(answer, last=True)
 
 
 def _distinct(ask: Ask) -> _Distinct:

@@ -133,7 +133,7 @@ def gaps_fill(start: Start, spec: CanvasSpec, options: GapsOptions) -> Fill:
                 parts[-1].end = float(foretold.shown[-1]) if last > len(text) else 0.0
             break
         confirmed = min(wrong) + 1
-        progress.over = foretold.over or progress.passes == options.max_passes
+        progress.over = foretold.last or progress.passes == options.max_passes
         if progress.over:
             parts = [_Part(_text(parts))]  # each mended token as a mere substitution
         yield from _write(parts, start, spec, options, progress)

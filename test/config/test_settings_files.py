@@ -41,7 +41,7 @@ BASES = {
 
 def kind(path: Path) -> str:
     """First part of the name: train, decode, ar, whisper, preset, sweep, ablate; espnet: read by ESPnet's programs."""
-    return "espnet" if path.stem.endswith(ESPNET) else path.name.partition("_")[0]
+    return "espnet" if any(tag in path.stem for tag in ESPNET) else path.name.partition("_")[0]
 
 
 def name(path: Path) -> str:

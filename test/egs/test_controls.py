@@ -90,24 +90,29 @@ def test_the_original_whisper_needs_a_folder(recipe: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "tag", "program", "weights"),
-    [("run_espnet.sh", "espnet", "asr_inference", "valid.acc.ave.pth"),
-     ("run_maskctc.sh", "maskctc", "asr_inference_maskctc", "valid.loss.ave.pth")],
+    ("script", "tag", "program", "weights", "speech", "lengths"),
+    [("run_espnet.sh", "espnet", "asr_inference", "valid.acc.ave.pth",
+      ("data/train/wav.scp,speech,sound", "data/test/split2/${JOB}/wav.scp,speech,sound"),
+      "data/train/utt2num_samples"),
+     ("run_maskctc.sh", "maskctc", "asr_inference_maskctc", "valid.loss.ave.pth",
+      ("dump/states/train,speech,states", "dump/states/test,speech,states"), "dump/states/train/shape")],
 )  # fmt: skip
 def test_espnet_trains_and_decodes_by_its_own_programs(
-    recipe: Path, script: str, tag: str, program: str, weights: str
+    recipe: Path, script: str, tag: str, program: str, weights: str, speech: tuple[str, str], lengths: str
 ) -> None:
-    found = commands(recipe, script, "--stage", "dump", "--stop_stage", "decode")
+    """The hybrid model from the audio, Mask-CTC from the states that the diffusion decoder reads."""
+    found = commands(recipe, script, "--stage", "train_decoder", "--stop_stage", "decode")
     calls = [line.split("whisfusion_asr.bin.")[1].split()[:2] for line in found]
     assert calls == [["espnet", "tokens"], ["espnet", "asr_train"], ["data", "split"], ["espnet", program],
                      ["espnet", "merge"]]  # fmt: skip
-    train, decode = found[1], found[3]
+    train, decode, merge = found[1], found[3], found[4]
     assert f"--config conf/train_{tag}.yaml --output_dir exp/mini_synth_{tag} " in train
-    assert "--train_data_path_and_name_and_type data/train/wav.scp,speech,sound" in train
+    assert f"--train_data_path_and_name_and_type {speech[0]} " in train and f"--train_shape_file {lengths} " in train
     assert "--token_list data/token_list/unigram300/tokens_espnet.txt" in train
     assert f"--config ../../../conf/decode_{tag}.yaml" in decode and f"exp/mini_synth_{tag}/{weights}" in decode
-    assert "data/test/split2/${JOB}/wav.scp,speech,sound" in decode
+    assert f"{speech[1]} --key_file data/test/split2/${{JOB}}/wav.scp" in decode
     assert f"--output_dir exp/mini_synth_{tag}/decode_{tag}/test/logdir/output.${{JOB}}" in decode
+    assert ("--states true" in merge) == (tag == "maskctc")
 
 
 def test_changed_keys_reach_espnet_as_its_options(recipe: Path) -> None:
@@ -135,10 +140,20 @@ def test_librispeech_has_the_same_controls_large_and_small(recipe: Path, tag: st
     libri, script = recipe.parents[1] / "librispeech/asr1", f"run_{tag}.sh"
     tokens, train = commands(libri, script, "--stage", "parts", "--stop_stage", "train_decoder")[0::2]
     assert "--token_type unigram --vocab_size 5000" in tokens and "--output_dir exp/librispeech_" in train
-    small = f"../../mini_synth/asr1/conf/train_{tag}.yaml"
-    words = ("--preset", "mini_scratch", "--nbpe", "500", "--asr_config", small, "--stage", "train_decoder")
+    small = f"conf/train_{tag}_mini.yaml"
+    words = ("--preset", "mini_scratch", "--nbpe", "500", "--asr_config", small, "--stage", "train_decoder",
+             "--feats_type", "states", "--encoder_config", "conf/whisper_mini.yaml")  # fmt: skip
     _, train, *_ = commands(libri, script, *words)
     assert f"--config {small} " in train and "data_mini/token_list/unigram500/tokens_espnet.txt" in train
+    assert "dump_mini/states/train_mini,speech,states" in train
+
+
+def test_librispeech_has_an_autoregressive_control_with_a_ctc_head(recipe: Path) -> None:
+    words = ("--whisper_dir", "W", "--stage", "train_adapter", "--stop_stage", "train_decoder")
+    ctc, train = commands(recipe.parents[1] / "librispeech/asr1", "run_ar.sh", *words)
+    assert "--config conf/train_ctc_mini.yaml --output_dir exp_mini/librispeech_ar_ctc" in ctc
+    assert "--config conf/train_ar_mini.yaml --output_dir exp_mini/librispeech_ar " in train
+    assert train.count(".pth") == 1 and "exp_mini/librispeech_ar_ctc/valid.loss.ave.pth:ctc:ctc" in train
 
 
 def test_recordings_are_labelled_before_they_are_checked(recipe: Path) -> None:

@@ -17,7 +17,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from whisfusion_asr.bin.arguments import command_parser
+from whisfusion_asr.bin.arguments import boolean, command_parser
 from whisfusion_asr.config import apply_overrides, read_yaml
 from whisfusion_asr.errors import UserError, exits_cleanly
 from whisfusion_asr.files import atomic_write
@@ -52,6 +52,7 @@ def _arguments() -> argparse.ArgumentParser:
     merge.add_argument("--config", required=True, help="its decoding YAML, for meta.json")
     merge.add_argument("--inference_args", default="", help="the keys of it that were changed, for meta.json")
     merge.add_argument("--model_file", required=True, help="its weights, for meta.json")
+    merge.add_argument("--states", type=boolean, default=False, help="it read dumped states, for meta.json")
     merge.add_argument("--device", default="cpu", help="cpu or cuda, for meta.json")
     return parser
 
@@ -92,7 +93,8 @@ def _merge(args: argparse.Namespace) -> None:
     told = {
         "sampler": args.program, "sampler_conf": apply_overrides(read_yaml(args.config), args.inference_args.split()),
         "exp_dir": str(Path(args.model_file).parent), "model_file": Path(args.model_file).name, "device": args.device,
-        "batch": "1 utterance", "encoder": "timed", "espnet": version("espnet"), "torch": version("torch"),
+        "batch": "1 utterance", "encoder": "not timed (states from disk)" if args.states else "timed",
+        "espnet": version("espnet"), "torch": version("torch"),
     }  # fmt: skip
     durations = {key: int(number) / SAMPLE_RATE for key, number in samples.items()}
     totals = merge_espnet_parts(Path(args.out), args.num_jobs, durations, told)

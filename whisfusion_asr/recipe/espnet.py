@@ -1,6 +1,8 @@
 """Stages train_decoder and decode of the controls that ESPnet itself trains and decodes, from the same data.
 
-`--asr_task espnet` is its hybrid CTC/attention model (or whatever the YAML says), `espnet_maskctc` its Mask-CTC.
+`--asr_task espnet` is its hybrid CTC/attention model (or whatever the YAML says), `espnet_maskctc` its Mask-CTC. They
+learn from the audio (`--feats_type raw`) or from the same dumped states as this package's decoder (`states`; the YAML
+then gives their width as `input_size`).
 """
 
 from collections.abc import Iterator
@@ -15,7 +17,6 @@ from whisfusion_asr.recipe.step import Step
 from whisfusion_asr.recipe.steps import Steps
 
 INFERENCE = {"espnet": "asr_inference", "espnet_maskctc": "asr_inference_maskctc"}  # programs by --asr_task
-TRAINED_ON = ("wav.scp", "text", "utt2num_samples")
 
 
 def train_decoder(steps: Steps) -> Iterator[Step]:
@@ -49,7 +50,7 @@ class EspnetSteps:
             out=out,
             jobs=(Job(tuple(self._token_words())), job),
             settings=settings | {"seed": o.seed, "tokens": str(layout.tokens), "sets": list(sets)},
-            reads={layout.data(name) / file: "data" for name in sets for file in TRAINED_ON}
+            reads={path: stage for name in sets for path, stage in self._training_files(name).items()}
             | {layout.tokens / "tokens.txt": "parts"},
             writes=(out / "config.yaml", out / o.inference_model),
             work=("*.pth",),
@@ -75,18 +76,40 @@ class EspnetSteps:
         split = self.steps.commands.module("data", "split", data, count)
         array = Job(tuple(self._decode_words(config, name, count)), out / "logdir" / "decode.JOB.log", count, **gpu)
         model = {layout.model / file: "train_decoder" for file in (o.inference_model, "config.yaml")}
+        states = {} if self._hears else {layout.states(name) / "states.scp": "dump"}
         return Step(
             title=f"{out.parent.name}/{name}",
             out=out,
             jobs=(Job(tuple(split)), array, Job(tuple(self._merge_words(config, name, count)))),
             settings=self._settings(config) | {"model_file": o.inference_model},
-            reads={data / file: "data" for file in ("wav.scp", "utt2spk", "utt2num_samples")} | model,
+            reads={data / file: "data" for file in ("wav.scp", "utt2spk", "utt2num_samples")} | states | model,
             writes=tuple(out / file for file in ("text", "token", "score", "meta.json")),
             keys=(data / "utt2spk", out / "text"),
             work=("text",),
             tag="inference_tag",
             record=out.parent,
         )
+
+    @property
+    def _hears(self) -> bool:
+        """True for a model that learns from the audio, False for one on the states of the frozen encoder."""
+        return self.steps.options.feats_type == "raw"
+
+    def _speech(self, name: str) -> tuple[Path, str]:
+        """Where the speech of a set lies, and ESPnet's name for its kind."""
+        layout = self.steps.layout
+        return (layout.data(name) / "wav.scp", "sound") if self._hears else (layout.states(name), "states")
+
+    def _lengths(self, name: str) -> Path:
+        """The file from which ESPnet's batches know the length of an utterance."""
+        layout = self.steps.layout
+        return layout.data(name) / "utt2num_samples" if self._hears else layout.states(name) / "shape"
+
+    def _training_files(self, name: str) -> dict[Path, str]:
+        """What a training reads of a set, with the stage that makes it."""
+        speech, _ = self._speech(name)
+        made = (speech, "data") if self._hears else (speech / "states.scp", "dump")
+        return {self.steps.layout.data(name) / "text": "data", made[0]: made[1], self._lengths(name): made[1]}
 
     @property
     def _token_list(self) -> Path:
@@ -100,10 +123,10 @@ class EspnetSteps:
         o, layout = self.steps.options, self.steps.layout
         data: list[object] = []
         for role, name in (("train", o.train_set), ("valid", o.valid_set)):
-            audio, text, samples = (layout.data(name) / file for file in TRAINED_ON)
-            for triple in (f"{audio},speech,sound", f"{text},text,text"):
+            speech, kind = self._speech(name)
+            for triple in (f"{speech},speech,{kind}", f"{layout.data(name) / 'text'},text,text"):
                 data += [f"--{role}_data_path_and_name_and_type", triple]
-            data += [f"--{role}_shape_file", samples]
+            data += [f"--{role}_shape_file", self._lengths(name)]
         char = o.token_type == "char"
         return self.steps.commands.module(
             *("espnet", "asr_train", "--config", config, "--output_dir", layout.model),
@@ -118,11 +141,13 @@ class EspnetSteps:
     def _decode_words(self, config: str, name: str, count: int) -> list[str]:
         o, layout = self.steps.options, self.steps.layout
         changed = [word for each in o.inference_args.split() for word in ("--" + each).split("=", 1)]
+        part = f"{layout.data(name)}/split{count}/JOB/wav.scp"
+        speech, kind = (part, "sound") if self._hears else self._speech(name)
         return self.steps.commands.module(
             *("espnet", INFERENCE[o.asr_task], "--config", find_config(config), "--ngpu", min(o.ngpu, 1)),
             *("--asr_train_config", layout.model / "config.yaml"),
             *("--asr_model_file", layout.model / o.inference_model),
-            *("--data_path_and_name_and_type", f"{layout.data(name)}/split{count}/JOB/wav.scp,speech,sound"),
+            *("--data_path_and_name_and_type", f"{speech},speech,{kind}", "--key_file", part),
             *("--output_dir", layout.decoding(config, name) / "logdir" / "output.JOB"),
             *changed,
         )
@@ -133,6 +158,7 @@ class EspnetSteps:
             *("espnet", "merge", "--out", layout.decoding(config, name), "--num_jobs", count),
             *("--data_dir", layout.data(name), "--program", INFERENCE[o.asr_task], "--config", find_config(config)),
             *("--model_file", layout.model / o.inference_model, "--device", "cuda" if o.ngpu else "cpu"),
+            *(() if self._hears else ("--states", "true")),
             *(("--inference_args", o.inference_args) if o.inference_args else ()),
         )
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from engine_fakes import data_set, experiment
 
+from whisfusion_asr.api import Speech2Text
 from whisfusion_asr.bin.decode import main, read_settings
 from whisfusion_asr.decoding.output import merge_parts
 from whisfusion_asr.decoding.settings import SAMPLERS
@@ -48,6 +49,21 @@ def test_the_number_of_jobs_and_the_batch_change_nothing(place):
     assert texts(run(place, "three", 3)) == texts(one)
     assert texts(run(place, "alone", 2, "--inference_args", "engine_conf.batch_tokens=1")) == texts(one)
     assert (place / "one/text").read_text() == (place / "three/text").read_text()
+
+
+def test_a_job_begins_with_an_utterance_that_nobody_times(place, monkeypatch):
+    decoded: list[str] = []
+
+    class Counting(Speech2Text):
+        def _decode(self, batch):
+            decoded.extend(utterance.utt_id for utterance in batch)
+            return super()._decode(batch)
+
+    monkeypatch.setattr("whisfusion_asr.bin.decode.Speech2Text", Counting)
+    run(place, "warm", 1)
+    longest = max(SAMPLES, key=SAMPLES.get)
+    assert decoded[:2] == [longest, longest] and sorted(decoded[1:]) == sorted(SAMPLES)
+    assert json.loads((place / "warm/meta.json").read_text())["warm_up"] == "1 utterance"
 
 
 def test_another_experiment_writes_the_draft(place):

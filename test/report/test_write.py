@@ -153,6 +153,8 @@ def test_two_tags_stand_in_one_report(exp, sets):
     assert len(page.articles) == 6 and page.open == []
     text = Path("out/report.md").read_text()
     assert text.index("## decode_ctc/test") < text.index("One hypothesis an utterance") < text.index("## decode_pdd")
+    report(*NO_FIGURES, "--audio", "none", "--decodings", "decode_ctc")
+    assert "## decode_pdd" not in Path("out/report.md").read_text()
 
 
 def test_markdown_tables(exp):
@@ -183,6 +185,8 @@ def test_errors_are_marked():
 def test_what_is_not_decoded_is_refused(exp):
     with pytest.raises(UserError, match=r"no <inference_tag>/<set>/candidates.jsonl for the set dev; decode first"):
         find_decoded(Path("exp/x"), ["data/dev"])
+    with pytest.raises(UserError, match="exp/x: nothing is decoded in decode_none of these sets"):
+        find_decoded(Path("exp/x"), ["data/test"], ["decode_pdd", "decode_none"])
 
 
 def test_an_unknown_utterance_is_refused(exp):

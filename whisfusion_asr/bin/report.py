@@ -64,9 +64,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--max_audio_mb", type=float, default=defaults.max_audio_mb, help="size of embedded audio")
     parser.add_argument("--utterances", nargs="+", default=[], help="drawn one by one, always listed and embedded")
     parser.add_argument("--max_listed", type=int, default=defaults.max_listed, help="utterances of a set on the page")
+    parser.add_argument("--decodings", nargs="+", default=[], help="names (decode_pdd ...) of some; default: all")
     args = parser.parse_args(argv)
     options = ReportOptions(args.buckets, args.figures, args.audio, args.num_audio, args.max_audio_mb,
-                            args.utterances, args.max_listed)
+                            args.utterances, args.max_listed, args.decodings)
     command = shlex.join(["whisfusion", "report", *(sys.argv[1:] if argv is None else argv)])
     analyses = write_report(args.exp_dir, args.data_dir, args.out, options, read_vocabulary(args.exp_dir),
                             flac_encoder(), command)

@@ -11,7 +11,7 @@ from whisfusion_asr.report.oracle import selection_quality
 
 PARTS = ("encode", "decode", "select")
 NOT_RECORDED = "not recorded"
-CONDITIONS = ("device", "threads", "dtype", "batch_tokens", "warm_up", "torch")
+CONDITIONS = ("device", "threads", "dtype", "batch", "warm_up", "torch")
 
 
 def bucket_name(duration: float, edges: Sequence[float]) -> str:

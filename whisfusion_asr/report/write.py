@@ -39,6 +39,7 @@ class ReportOptions:
     max_audio_mb: float = 20.0
     utterances: Sequence[str] = ()
     max_listed: int = 1000
+    decodings: Sequence[str] = ()
 
 
 def write_report(
@@ -52,7 +53,7 @@ def write_report(
     """
     exp_dir, out = Path(exp_dir), Path(out)
     found = [(read_decoded(path, data_dir, f"{path.parent.name}/{path.name}"), data_dir)
-             for path, data_dir in find_decoded(exp_dir, data_dirs)]
+             for path, data_dir in find_decoded(exp_dir, data_dirs, options.decodings)]
     decoded = [each for each, _ in found]
     _check_utterances(options.utterances, decoded, exp_dir)
     analyses = [analyse(each, vocabulary, options.buckets) for each in decoded]
@@ -71,13 +72,18 @@ def write_report(
     return analyses
 
 
-def find_decoded(exp_dir: Path, data_dirs: Sequence[str]) -> list[tuple[Path, str]]:
+def find_decoded(
+    exp_dir: Path, data_dirs: Sequence[str], decodings: Sequence[str] = ()
+) -> list[tuple[Path, str]]:
     """Decode directories of an experiment with the data directory of each, in the order of data_dirs.
 
-    raises UserError: none of them is there
+    decodings: names of some, in their order; empty: all by name
+    raises UserError: none of them is there, or not all that are named
     """
-    found = [(path.parent, data_dir) for data_dir in data_dirs
-             for path in sorted(exp_dir.glob(f"*/{Path(data_dir).name}/candidates.jsonl"))]
+    found = [(path.parent, data_dir) for data_dir in data_dirs for each in decodings or ["*"]
+             for path in sorted(exp_dir.glob(f"{each}/{Path(data_dir).name}/candidates.jsonl"))]
+    if missing := set(decodings) - {path.parent.name for path, _ in found}:
+        raise UserError(f"{exp_dir}: nothing is decoded in {', '.join(sorted(missing))} of these sets; see --decodings")
     if not found:
         names = ", ".join(Path(each).name for each in data_dirs)
         raise UserError(f"{exp_dir}: no <inference_tag>/<set>/candidates.jsonl for the set {names}; decode first "

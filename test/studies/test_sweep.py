@@ -104,6 +104,24 @@ def test_two_sweeps_do_not_share_a_directory_at_once(place: Path, capsys: pytest
         assert "sweep: another call is making a sweep" in refused(place, capsys)
 
 
+def test_the_chance_of_a_decoder_is_told_by_mean_and_deviation(place: Path) -> None:
+    (place / "grid.yaml").write_text("""
+points: {greedy: {sampler: ctc_greedy}}
+grid: {sampler_conf.candidates: [1, 3], sampler_conf.seed: [0, 5, 7]}
+""")
+    found = run(place)
+    seeds = {row["shown"]: row for row in found["over_seeds"]}
+    assert list(seeds) == ["candidates=1", "candidates=3"]
+    rates = [point["wer"] for point in found["points"] if "candidates=3" in point["name"]]
+    mean = sum(rates) / 3
+    deviation = (sum((rate - mean) ** 2 for rate in rates) / 2) ** 0.5
+    assert seeds["candidates=3"]["mean"] == pytest.approx(mean) and seeds["candidates=3"]["seeds"] == 3
+    assert seeds["candidates=3"]["deviation"] == pytest.approx(deviation)
+    assert (min(rates), max(rates)) == (seeds["candidates=3"]["lowest"], seeds["candidates=3"]["highest"])
+    page = (place / "sweep/grid.md").read_text()
+    assert f"|candidates=3|3|{mean:.2f}|{deviation:.2f}|" in page
+
+
 def test_other_grids_share_the_points(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(place)
     (place / "grid.yaml").write_text("points: {renamed: {sampler_conf: {candidates: 3}}}")

@@ -8,7 +8,7 @@ from typing import Any
 from whisfusion_asr.files import atomic_write
 from whisfusion_asr.report.figures import draw_costs
 from whisfusion_asr.report.tables import Columns, table
-from whisfusion_asr.scoring import Comparison, Interval, compare_systems, read_score_dir
+from whisfusion_asr.scoring import Comparison, Interval, compare_systems, read_score_dir, seed_spread
 from whisfusion_asr.scoring.bootstrap import p_text, points_text
 from whisfusion_asr.scoring.error_rate import percent_text
 from whisfusion_asr.studies.front import pareto_front, recommended
@@ -20,6 +20,11 @@ COLUMNS: Columns = {
     "difference": ("above the lowest", None), "mapsswe": ("p, MAPSSWE", None), "bootstrap": ("p, bootstrap", None),
     "bootstrap_speaker": ("p, by speaker", None), "fronts": ("on the front", None),
 }
+SEEDS: Columns = {
+    "shown": ("setting", None), "seeds": ("seeds", None), "mean": ("mean WER", 2), "deviation": ("deviation", 2),
+    "lowest": ("lowest", 2), "highest": ("highest", 2),
+}
+SEEDS_NOTE = "The deviation is the decoder's own chance between seeds; the test set's comes on top: the intervals."
 NOTES = (
     "WER in percent of the reference words; the oracle takes the best candidate of each utterance and is no result. "
     "Passes and rows (canvases evaluated) are means of an utterance, seconds are those of the whole set: decoding and "
@@ -49,6 +54,26 @@ def comparison_cells(compared: Comparison | None) -> dict[str, str]:
             "bootstrap_speaker": p_text(compared.by_speaker.p_value)}
 
 
+def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and deviation of the WER for each setting that was decoded with several seeds, as `seed_spread`.
+
+    rows: of `run_sweep`; a setting is called by what the names of its points have in common
+    """
+    groups: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in rows:
+        conf = row["settings"]
+        options = dict(conf.get("sampler_conf") or {})
+        if (seed := options.pop("seed", None)) is not None:
+            groups.setdefault(json.dumps({**conf, "sampler_conf": options}, sort_keys=True), {})[seed] = row
+    found = []
+    for points in groups.values():
+        if len(points) > 1:
+            first, *others = [row["name"].split() for row in points.values()]
+            shown = " ".join(word for word in first if all(word in other for other in others))
+            found.append({"shown": shown or "-", **seed_spread({s: row["wer"] for s, row in points.items()}).as_json()})
+    return found
+
+
 def interval_cell(found: Interval | dict[str, Any]) -> str:
     """Both ends of an interval, or of its form in a JSON file."""
     ends = (found["low"], found["high"]) if isinstance(found, dict) else (found.low, found.high)
@@ -73,6 +98,7 @@ def write_sweep(rows: Sequence[dict[str, Any]], out: str | Path, name: str, targ
         "facts": facts, "command": command, "lowest_wer": rows[best]["name"], "fronts": names,
         "recommended": {"name": rows[place]["name"], "target": target, "rule": rule,
                         "settings": rows[place]["settings"]},
+        "over_seeds": over_seeds(rows),
         "points": [{**row, "against_lowest": each and each.as_json()}
                    for row, each in zip(rows, compared, strict=True)],
     }
@@ -102,6 +128,8 @@ def _page(name: str, found: dict[str, Any], cells: list[dict[str, Any]], figures
     lines = [f"# {name}", "", "Made by:", "", "```sh", found["command"], "```", "",
              "; ".join(f"{key}: {value}" for key, value in found["facts"].items()) + ".", "", *table(COLUMNS, cells)]
     lines += [line for note in NOTES for line in (note, "")]
+    if found["over_seeds"]:
+        lines += ["Over seeds:", "", *table(SEEDS, found["over_seeds"]), SEEDS_NOTE, ""]
     lines += [f"Front, WER against {cost}: {', '.join(names)}." for cost, names in found["fronts"].items()]
     lines += ["", f"Recommended for {chosen['target']}: **{chosen['name']}** ({chosen['rule']})."]
     if figures:

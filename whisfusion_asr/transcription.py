@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from whisfusion_asr.api import Speech2Text, Utterance, log_probs, token_spans
+from whisfusion_asr.api import Speech2Text, Utterance, check_duration, log_probs, token_spans
 from whisfusion_asr.data.audio import Recording
 from whisfusion_asr.decoding.output import Transcript
 from whisfusion_asr.decoding.stitch import Dispute, Seam, Window, plan_windows, stitch
@@ -42,9 +42,10 @@ class Transcriber:
     def __call__(self, path: str | Path) -> Iterator[Word]:
         """Words in order, timed from the file's start; each comes as soon as no later window can change it.
 
-        Raises UserError for a file that is not readable as audio.
+        Raises UserError for a file that is not readable as audio, or too short.
         """
         recording = Recording(path)
+        check_duration(str(path), recording.duration)
         windows = plan_windows(recording.duration, self.window, self.overlap)
         name = Path(path).stem
         again = _SecondLook(self, recording, name)

@@ -34,10 +34,12 @@ from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.adapter import Acoustics
 from whisfusion_asr.models.causal_decoder import CausalDecoder
 from whisfusion_asr.models.running import RunOptions, prepare
+from whisfusion_asr.models.whisfusion import DumpedStates
 from whisfusion_asr.models.whisper_encoder import TooLong
 from whisfusion_asr.pretrained.pack import open_model
 
 SAMPLE_RATE = 16000
+SHORTEST = 0.1  # seconds of audio in which there may be a word
 
 
 @dataclass(frozen=True)
@@ -143,18 +145,17 @@ class Speech2Text:
 
     @torch.no_grad()
     def encode(self, utt_id: str, speech: np.ndarray, given: Given | None = None) -> Utterance:
-        """speech: (S,) float waveform at 16 kHz. Raises UserError when it is too short for a frame."""
+        """speech: (S,) float waveform at 16 kHz. Raises UserError when it is too short, or too long for the encoder."""
         start = time.perf_counter()
         waveform = torch.as_tensor(speech, dtype=torch.float32, device=self.device)
         duration = len(speech) / SAMPLE_RATE
-        if not len(speech):
-            raise UserError(f"{utt_id}: the audio is empty (0 samples); remove the utterance")
+        check_duration(utt_id, duration)
+        if isinstance(self.encoder.encoder, DumpedStates):
+            raise UserError(f"{self._place}: trained on dumped states: name what made them with --encoder_dir DIR")
         try:
             states, lengths = self.encoder.encode(waveform[None], torch.tensor([waveform.numel()], device=self.device))
         except TooLong as error:
             raise UserError(f"{utt_id} {error.reason}") from None
-        if not int(lengths[0]):
-            raise UserError(f"{utt_id}: {duration:.3f} s of audio are too short for one frame; remove the utterance")
         return Utterance(utt_id, states[0, : lengths[0]], duration, given, time.perf_counter() - start)
 
     def decode_states(self, utt_id: str, states: np.ndarray | Tensor, duration: float,
@@ -315,6 +316,12 @@ class Speech2Text:
         """Rows of a canvas to be read by people: pieces, <mask> where nothing stands."""
         names = [*self.tokenizer.pieces, "<mask>"]
         return [" ".join(names[i] for i in row) for row in rows.tolist()]
+
+
+def check_duration(name: str, seconds: float) -> None:
+    """Raise UserError for audio in which no word can be, an empty file first of all."""
+    if seconds < SHORTEST:
+        raise UserError(f"{name}: {seconds:.3f} s of audio are too short, expected {SHORTEST} s or more; leave it out")
 
 
 def _checked(inference: Mapping[str, Any] | DecodingSettings) -> DecodingSettings:

@@ -43,6 +43,11 @@ def running_options(args: argparse.Namespace) -> dict[str, str]:
     return {key: value for key, value in given.items() if value not in (None, "float32")}
 
 
+def add_encoder_option(parser: argparse.ArgumentParser) -> None:
+    """What makes the states of audio for a model that was trained on dumped ones: --encoder_dir."""
+    parser.add_argument("--encoder_dir", help="encoder of the states that the experiment was trained on")
+
+
 def add_draft_options(parser: argparse.ArgumentParser) -> None:
     """Where the drafts of the sampler `gaps` come from: --draft_dir and --draft_model."""
     parser.add_argument("--draft_dir", help="experiment whose CTC head writes the drafts of sampler gaps; default: the "

@@ -19,6 +19,7 @@ from whisfusion_asr import __version__
 from whisfusion_asr.api import Speech2Text, Utterance
 from whisfusion_asr.bin.arguments import (
     add_draft_options,
+    add_encoder_option,
     add_model_options,
     add_running_options,
     boolean,
@@ -82,11 +83,13 @@ def utterances(speech2text: Speech2Text, source: dict[str, str], args: Any) -> I
     languages = read_languages(args.data_dir) if speech2text.tokenizer.languages and not speech2text.lang else {}
     samples = {key: int(n) for key, n in read_table(Path(args.data_dir) / "utt2num_samples").items()}
     inputs = StatesTable(args.states_dir) if args.states_dir else AudioTable(args.data_dir)
-    for key in sorted(source, key=lambda key: (-samples[source[key]], key)):
+    for number, key in enumerate(sorted(source, key=lambda key: (-samples[source[key]], key))):
         heard = source[key]
         if args.states_dir:
             found = speech2text.utterance(key, inputs[heard], samples[heard] / SAMPLE_RATE)
         else:
+            if not number:
+                speech2text.encode(key, inputs[heard])  # a first call is slow: it is in nobody's time
             found = speech2text.encode(key, inputs[heard])
         yield replace(found, language=languages.get(key))
 
@@ -95,6 +98,7 @@ def transcripts(keys: list[str], args: Any, settings: DecodingSettings, control:
     """Decode the keys of one job."""
     source = audio_source(sorted(read_table(Path(args.data_dir) / "utt2spk")), control)
     options = {"trace": args.trace, "word_times": args.word_times, "lang": args.lang, "running": running_options(args)}
+    options |= {"encoder_dir": args.encoder_dir} if args.encoder_dir else {}
     if args.draft_dir:
         options |= {"draft_dir": args.draft_dir, "draft_model": args.draft_model}
     if args.model:
@@ -142,6 +146,7 @@ def arguments() -> Any:
     parser = command_parser(__doc__)
     add_model_options(parser)
     parser.add_argument("--model_file", default="valid.loss.ave.pth", help="weights inside exp_dir")
+    add_encoder_option(parser)
     add_draft_options(parser)
     parser.add_argument("--config", required=True, help="decoding YAML: sampler, sampler_conf, engine_conf, ...")
     parser.add_argument("--inference_args", default="", help="overrides, e.g. 'sampler_conf.candidates=5'")
@@ -168,6 +173,7 @@ def main(argv: list[str] | None = None) -> None:
     keys = sorted(read_table(Path(args.data_dir) / "utt2spk"))
     if args.merge:
         model = {"model": args.model} if args.model else {"exp_dir": args.exp_dir, "model_file": args.model_file}
+        model |= {name: getattr(args, name) for name in ("states_dir", "encoder_dir") if getattr(args, name)}
         if args.draft_dir:
             model |= {"draft_dir": args.draft_dir, "draft_model": args.draft_model}
         tokens = settings.batch_tokens(torch.device(args.device).type)

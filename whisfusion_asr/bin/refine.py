@@ -15,7 +15,7 @@ import torch
 
 from whisfusion_asr import __version__
 from whisfusion_asr.api import Speech2Text
-from whisfusion_asr.bin.arguments import boolean, command_parser
+from whisfusion_asr.bin.arguments import add_draft_options, add_encoder_option, boolean, command_parser
 from whisfusion_asr.bin.decode import read_settings, utterances
 from whisfusion_asr.data.kaldi_dir import read_table
 from whisfusion_asr.decoding.output import merge_parts, write_part
@@ -33,6 +33,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--hyp", required=True, help="hypotheses: a line `utterance words` for each of the set")
     parser.add_argument("--exp_dir", required=True, help="experiment with config.yaml and weights")
     parser.add_argument("--model_file", default="valid.loss.ave.pth", help="weights inside exp_dir")
+    add_encoder_option(parser)
+    add_draft_options(parser)
     parser.add_argument("--config", required=True, help="decoding YAML: how hidden words are filled")
     parser.add_argument("--inference_args", default="", help="overrides, e.g. 'sampler_conf.candidates=5'")
     parser.add_argument("--data_dir", required=True, help="Kaldi directory of the set")
@@ -50,7 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     keys = sorted(read_table(Path(args.data_dir) / "utt2spk"))
     hypotheses = _texts(args.hyp, keys, args.data_dir)
     references = _texts(args.ref, keys, args.data_dir) if args.ref else None
-    speech2text = Speech2Text(args.exp_dir, args.model_file, settings, device=args.device, lang=args.lang)
+    others = {"encoder_dir": args.encoder_dir, "draft_dir": args.draft_dir, "draft_model": args.draft_model}
+    speech2text = Speech2Text(args.exp_dir, args.model_file, settings, device=args.device, lang=args.lang, **others)
     refiner = Refiner(speech2text, args.doubt, args.spare)
     heard = utterances(speech2text, {key: key for key in keys}, args)
     write_part(args.out, 1, refiner((each, hypotheses[each.utt_id]) for each in heard))

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from whisfusion_asr.api import Speech2Text
 from whisfusion_asr.bin.arguments import (
     add_draft_options,
+    add_encoder_option,
     add_model_options,
     add_running_options,
     command_parser,
@@ -28,7 +29,6 @@ from whisfusion_asr.data.audio import Recording
 from whisfusion_asr.decoding.subtitles import FORMATS, render
 from whisfusion_asr.errors import UserError, exits_cleanly
 from whisfusion_asr.files import atomic_write
-from whisfusion_asr.models.whisfusion import DumpedStates
 from whisfusion_asr.transcription import Transcriber
 
 
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     add_model_options(parser)
     parser.add_argument("--model_file", default="valid.loss.ave.pth", help="weights inside exp_dir")
     add_draft_options(parser)
-    parser.add_argument("--encoder_dir", help="encoder of the states that the experiment was trained on")
+    add_encoder_option(parser)
     parser.add_argument("--config", help="decoding YAML; default: the packed one, or the usual one for the model")
     parser.add_argument("--lang", help="language to write, for a model of several")
     parser.add_argument("--format", default="txt", choices=list(FORMATS), help="what is written")
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _recogniser(args: Namespace) -> Speech2Text:
-    """The model that the command line names. Raises UserError for one that cannot encode audio."""
+    """The model that the command line names."""
     given: dict[str, Any] = {"lang": args.lang, "running": running_options(args)}
     if args.config:
         given["inference"] = read_yaml(args.config)
@@ -79,13 +79,8 @@ def _recogniser(args: Namespace) -> Speech2Text:
     if args.draft_dir:
         given |= {"draft_dir": args.draft_dir, "draft_model": args.draft_model}
     if args.model:
-        speech2text = Speech2Text.from_pretrained(args.model, args.device, **given)
-    else:
-        speech2text = Speech2Text(args.exp_dir, args.model_file, device=args.device, **given)
-    if isinstance(speech2text.encoder.encoder, DumpedStates):
-        place = args.model or args.exp_dir
-        raise UserError(f"{place} was trained on dumped states: name what made them with --encoder_dir DIR")
-    return speech2text
+        return Speech2Text.from_pretrained(args.model, args.device, **given)
+    return Speech2Text(args.exp_dir, args.model_file, device=args.device, **given)
 
 
 def _show(bar: tqdm, seconds: float) -> None:

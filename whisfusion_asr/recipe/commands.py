@@ -244,6 +244,7 @@ class Commands:
             *("--num_jobs", jobs, *task, *self._device()),
             *self._drafter,
             *(("--inference_args", o.inference_args) if o.inference_args else ()),
+            *(("--trace", "true") if o.inference_trace else ()),
         )
 
     def _device(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ def decoding_step(steps: "Steps", config: str, name: str) -> Step:
     else:
         one, merge = commands.decode(config, name, count), commands.decode_merge(config, name, count)
         before = [Job(tuple(commands.calibrate()))]
-        settings |= {"model_file": o.inference_model}
+        settings |= {"model_file": o.inference_model} | ({"trace": True} if o.inference_trace else {})
         reads = _model_and_source(steps, name)
     own = (data / "utt2spk", data / "utt2num_samples", *steps.layout.utt2lang(name))
     gpu = {"gpus": o.ngpu, "submit": "cuda_cmd" if o.ngpu else "decode_cmd"}

@@ -95,6 +95,7 @@ class Options:
     inference_config: str = _option("", "YAML files of the decoding; each gets a directory of its own")
     inference_args: str = _option("", "changed keys of the decoding: sampler_conf.candidates=5 ...")
     inference_tag: str = _option("", "name of the decoding's directory; default: name of its YAML")
+    inference_trace: bool = _option(False, "keep the canvases of every pass, for the report's step-by-step table")
     inference_model: str = _option("valid.loss.ave.pth", "checkpoint to decode with")
     normalizer: str = _option("none", "of both texts in scoring: none, published, basic, whisper_en or cjk")
     # Comparison

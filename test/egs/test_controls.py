@@ -148,6 +148,13 @@ def test_librispeech_has_the_same_controls_large_and_small(recipe: Path, tag: st
     assert "dump_mini/states/train_mini,speech,states" in train
 
 
+def test_librispeech_has_the_drafter_alone_as_ctc_control(recipe: Path) -> None:
+    found = commands(recipe.parents[1] / "librispeech/asr1", "run_ctc.sh", "--whisper_dir", "W")
+    decode = next(line for line in found if "bin.decode " in line)
+    assert "--exp_dir exp_mini/train_whisper_mini_en_whisper_ctc --model_file valid.loss.ave.pth" in decode
+    assert "--config ../../../conf/decode_ctc.yaml" in decode and "--draft_dir" not in decode
+
+
 def test_librispeech_has_an_autoregressive_control_with_a_ctc_head(recipe: Path) -> None:
     words = ("--whisper_dir", "W", "--stage", "train_adapter", "--stop_stage", "train_decoder")
     ctc, train = commands(recipe.parents[1] / "librispeech/asr1", "run_ar.sh", *words)

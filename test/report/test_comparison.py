@@ -142,8 +142,11 @@ def test_conditions_that_differ_are_told(here):
     assert "; dtype float32." in page
     different = page[page.index("**RTFx and memory were measured under different conditions:**") :].splitlines()
     assert different[2] == "- batch: ar 1 utterance, pdd 500 slots and frames, ctc 500 slots and frames"
-    assert "Told by none: gpu." in page
+    assert "Told by none: gpu, warm_up." in page
     decoded("exp/espnet/decode", 5)  # a system of another toolkit: scores and nothing else
+    decoded("exp/x/warm", 10, meta={"warm_up": "1 utterance"})
+    _, _, page = compare("--systems", "pdd=exp/x/pdd", "warm=exp/x/warm", "--against", "pdd")
+    assert "- warm_up: pdd not recorded, warm 1 utterance" in page
     rows, _, page = compare("--systems", "pdd=exp/x/pdd", "other=exp/espnet/decode", "--against", "pdd")
     assert "- threads: pdd 1, other not recorded" in page and rows[3][rows[0].index("RTFx")] == "-"
 

@@ -21,7 +21,7 @@ from whisfusion_asr.scoring.error_rate import percent_text
 
 # What a decoding needs of the network decides which trainings count as its own.
 PARTS_OF_CTC = ("frontend", "encoder", "ctc")
-CONDITIONS = ("device", "processor", "gpu", "threads", "jobs", "batch", "encoder", "dtype")
+CONDITIONS = ("device", "processor", "gpu", "threads", "jobs", "batch", "warm_up", "encoder", "dtype")
 SIGNIFICANT = 0.05
 # Where all speakers differ in the same direction, however little, so do all draws of them: three would give p < 0.001.
 FEWEST_SPEAKERS = 10

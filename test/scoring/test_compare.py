@@ -116,11 +116,12 @@ def test_command_prints_intervals_and_p_values(systems, tmp_path, capsys):
     a, b, difference, *tests = capsys.readouterr().out.splitlines()
     assert a.startswith("%WER A 11.11 [ 40 / 360 ]; 95% interval ")
     assert b.startswith("%WER B 3.33 [ 12 / 360 ]; 95% interval ")
-    assert difference == "B - A -7.78 points on 60 utterances"
+    assert difference == "B - A -7.78 points on 60 utterances, 360 reference words"
     assert [line.split(":")[0].strip() for line in tests] == ["paired bootstrap", "paired bootstrap", "MAPSSWE"]
     assert tests[1].endswith(" by speaker (5)")
     content = json.loads((tmp_path / "x.json").read_text())
     assert (content["measure"], content["places"], content["utterances"]) == ("wer", places, 60)
+    assert content["a"]["reference_length"] == content["b"]["reference_length"] == 360
 
 
 def test_command_refuses_no_replicates(systems, capsys):

@@ -11,7 +11,7 @@ from whisfusion_asr.report.environment import environment_lines
 from whisfusion_asr.report.figures import draw_trade
 from whisfusion_asr.report.files import read_json
 from whisfusion_asr.report.results import command_lines
-from whisfusion_asr.report.systems import System
+from whisfusion_asr.report.systems import System, shared_normalizer
 from whisfusion_asr.report.tables import Columns, Row, table
 from whisfusion_asr.report.training import Training
 from whisfusion_asr.scoring.bootstrap import REPLICATES, Interval, p_text, points_text
@@ -68,11 +68,7 @@ def write_comparison(
 
 def compare_set(systems: Sequence[System], against: System, name: str, replicates: int, seed: int) -> dict[str, Any]:
     """A set's `systems` (a row of COLUMNS each), their `comparisons` in full, `normalizer`, `utterances`, `words`."""
-    normalizers = {each.name: read_json(each.directory / name / "summary.json").get("normalizer") for each in systems}
-    told = {used for used in normalizers.values() if used}
-    if len(told) > 1:
-        pairs = ", ".join(f"{system} {used}" for system, used in normalizers.items() if used)
-        raise UserError(f"{name}: the systems were scored with different normalizers ({pairs}); score them alike")
+    normalizer = shared_normalizer(name, {each.name: each.directory / name for each in systems})
     reference = read_score_dir(against.scores(name))
     rows, comparisons = [], {}
     for system in systems:
@@ -85,7 +81,7 @@ def compare_set(systems: Sequence[System], against: System, name: str, replicate
         row["on_front"] = on_front(row, rows)
     first = comparisons[against.name]
     labelled = max(read_json(each.directory / name / "summary.json").get("labelled", 0) for each in systems)
-    return {"normalizer": next(iter(told), None), "utterances": first["utterances"], "labelled": labelled,
+    return {"normalizer": normalizer, "utterances": first["utterances"], "labelled": labelled,
             "words": first["b"]["reference_length"], "systems": rows, "comparisons": comparisons}
 
 

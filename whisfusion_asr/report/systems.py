@@ -1,7 +1,7 @@
 """The systems of a comparison: where each was decoded, under what conditions, and what its training cost."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -124,3 +124,17 @@ def parse_systems(words: Sequence[str]) -> list[System]:
     if len(systems) < 2:
         raise UserError(f"nothing to compare with {', '.join(systems)}: name two systems or more")
     return list(systems.values())
+
+
+def shared_normalizer(name: str, places: Mapping[str, Path]) -> str | None:
+    """What all systems' texts of a set were normalised with, as summary.json tells; None where none tells.
+
+    places: system -> its decode directory of the set; name: of the set, for the message
+    raises UserError: different ones
+    """
+    used = {system: read_json(place / "summary.json").get("normalizer") for system, place in places.items()}
+    told = {each for each in used.values() if each}
+    if len(told) > 1:
+        pairs = ", ".join(f"{system} {each}" for system, each in used.items() if each)
+        raise UserError(f"{name}: the systems were scored with different normalizers ({pairs}); score them alike")
+    return next(iter(told), None)

@@ -22,6 +22,8 @@ from whisfusion_asr.scoring.error_rate import ErrorCounts, count_marks, percent_
 from whisfusion_asr.scoring.mapsswe import Mapsswe, mapsswe
 from whisfusion_asr.scoring.trn import ascii_lower, read_trn, scored_speaker
 
+UNITS = {"wer": "words", "cer": "characters", "ter": "tokens"}
+
 
 @dataclass(frozen=True)
 class ScoredSet:
@@ -166,6 +168,7 @@ def comparison_lines(comparison: Comparison, measure: str) -> list[str]:
         for name, rate in (("A", comparison.a), ("B", comparison.b))
     ]
     tested = comparison.mapsswe
-    lines.append(f"B - A {points_text(comparison.difference)} points on {comparison.utterances} utterances")
+    lines.append(f"B - A {points_text(comparison.difference)} points on {comparison.utterances} utterances, "
+                 f"{comparison.a.reference_length} reference {UNITS[measure]}")
     lines += [f"    paired bootstrap: {each}" for each in (comparison.by_utterance, comparison.by_speaker)]
     return [*lines, f"    MAPSSWE: p {p_text(tested.p_value)} ({tested.segments} segments)"]

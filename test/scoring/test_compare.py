@@ -55,6 +55,22 @@ def test_comparison(systems):
     assert json.loads(json.dumps(result.as_json()))["a"]["by_utterance"]["unit"] == "utterance"
 
 
+@pytest.mark.parametrize(("utt2spk", "units"), [
+    (None, 4),  # unknown: what the keys have in common is no speaker
+    ("a-1\ta-1\na-2\ta-2\nb-1\tb-1\nb-2\tb-2\n", 4),
+    ("a-1\ta-x\na-2\ta-y\nb-1\tb-x\nb-2\tb-y\n", 2),  # LibriSpeech's READER-CHAPTER is a reader
+])  # fmt: skip
+def test_whose_speakers_are_drawn(tmp_path, utt2spk, units):
+    for name, words in (("ref", "x y"), ("hyp", "x")):
+        (tmp_path / name).write_text("".join(f"{key} {words}\n" for key in ("a-1", "a-2", "b-1", "b-2")))
+    if utt2spk:
+        (tmp_path / "utt2spk").write_text(utt2spk)
+    scored = score_files(tmp_path / "ref", tmp_path / "hyp", utt2spk and tmp_path / "utt2spk", tmp_path)
+    assert [each.units for each in scored["wer"].intervals] == ([4, units] if utt2spk else [4])
+    read = read_score_dir(tmp_path / "score_wer")
+    assert compare_systems(read, read, replicates=9).by_speaker.units == units
+
+
 def test_the_order_of_the_utterances_does_not_matter(systems):
     """A system against its own lines in reverse: no utterance differs."""
     forward = read_score_dir(systems[0])
@@ -77,10 +93,10 @@ def test_the_seed_reaches_the_bootstraps(systems):
 def test_other_utterances_are_refused(systems, tmp_path):
     fewer = {key: words for key, words in REFERENCES.items() if key != "s3-013"}
     other = scored(tmp_path, "c", fewer, fewer) / "score_wer"
-    with pytest.raises(
-        UserError, match=r"c/score_wer: utterances differ from .*a/score_wer \(1 in one of them only, \("
-    ):
-        compare_systems(read_score_dir(systems[0]), read_score_dir(other))
+    a, c = read_score_dir(systems[0]), read_score_dir(other)
+    for pair, kind in (((a, c), "1 missing"), ((c, a), "1 extra")):
+        with pytest.raises(UserError, match=rf"utterances differ from .*/score_wer: {kind} \(\(s3-s3-013\)\); score"):
+            compare_systems(*pair)
 
 
 def test_other_references_are_refused(systems, tmp_path):
@@ -99,7 +115,7 @@ def test_other_references_are_refused(systems, tmp_path):
         ("", r"hyp.trn: holds no utterance"),
         ("a b (s-1)\n", r"hyp.trn:1: no tabulator and \(speaker-utterance\) at its end"),
         ("a\t(s-1)\nb\t(s-1)\n", r"hyp.trn:2: id occurs twice"),
-        ("a\t(s-1)\n", r"ref.trn and hyp.trn hold different utterances"),
+        ("a\t(s-1)\n", r"holds other utterances than ref.trn: 60 missing \(.* and 10 more\), 1 extra \(\(s-1\)\);"),
     ],
 )
 def test_bad_score_directories_are_refused(systems, content, message):

@@ -56,15 +56,27 @@ def test_comparison(systems):
 
 
 @pytest.mark.parametrize(("utt2spk", "units"), [
-    (None, 4),  # unknown: what the keys have in common is no speaker
-    ("a-1\ta-1\na-2\ta-2\nb-1\tb-1\nb-2\tb-2\n", 4),
-    ("a-1\ta-x\na-2\ta-y\nb-1\tb-x\nb-2\tb-y\n", 2),  # LibriSpeech's READER-CHAPTER is a reader
+    (None, 4),  # unknown: what keys have in common is no speaker
+    ("c-a-1 c-a-2 c-b-1 c-b-2", 4),
+    ("c-a c-a c-b c-b", 2),  # c is a corpus
+    ("c c c c", 1),
 ])  # fmt: skip
 def test_whose_speakers_are_drawn(tmp_path, utt2spk, units):
+    check_units(tmp_path, "c-a-1 c-a-2 c-b-1 c-b-2".split(), utt2spk, units)
+
+
+def test_the_readers_of_librispeech_are_drawn(tmp_path):
+    """Its speakers are READER-CHAPTER: drawing chapters would take those of one reader for independent."""
+    check_units(tmp_path, "12-3-0 12-4-0 56-7-0 56-7-1".split(), "12-3 12-4 56-7 56-7", 2)
+
+
+def check_units(tmp_path, keys, utt2spk, units):
+    """How many speakers stand behind the intervals of score and of compare; utt2spk: the speakers of the keys."""
     for name, words in (("ref", "x y"), ("hyp", "x")):
-        (tmp_path / name).write_text("".join(f"{key} {words}\n" for key in ("a-1", "a-2", "b-1", "b-2")))
+        (tmp_path / name).write_text("".join(f"{key} {words}\n" for key in keys))
     if utt2spk:
-        (tmp_path / "utt2spk").write_text(utt2spk)
+        rows = zip(keys, utt2spk.split(), strict=True)
+        (tmp_path / "utt2spk").write_text("".join(f"{key} {speaker}\n" for key, speaker in rows))
     scored = score_files(tmp_path / "ref", tmp_path / "hyp", utt2spk and tmp_path / "utt2spk", tmp_path)
     assert [each.units for each in scored["wer"].intervals] == ([4, units] if utt2spk else [4])
     read = read_score_dir(tmp_path / "score_wer")

@@ -44,7 +44,7 @@ class ScoredSet:
 
     @property
     def speakers(self) -> list[str]:
-        """The speaker of each utterance, as in the rows of result.txt; the utterance itself where none are known."""
+        """The speaker of each utterance, whose utterances are drawn together."""
         return drawn_speakers(self.identifiers)
 
 

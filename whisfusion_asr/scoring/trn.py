@@ -88,18 +88,19 @@ def scored_speaker(identifier: str) -> str:
 def drawn_speakers(identifiers: Sequence[str]) -> list[str]:
     """The speaker of each utterance of a set, for drawing whole speakers.
 
-    sclite's, so that LibriSpeech's READER-CHAPTER is a reader; but where every utterance is its own speaker, because
-    speakers are unknown, what keys have in common up to a hyphen (a corpus, a folder) makes no speaker of them.
+    sclite's, so that LibriSpeech's READER-CHAPTER is a reader. That of utt2spk where sclite's is none: where every
+    utterance is its own speaker because speakers are unknown, and where all share what precedes the hyphen, a corpus.
     """
-    if all(_own_speaker(each[1:-1]) for each in identifiers):
-        return list(identifiers)
-    return [scored_speaker(each) for each in identifiers]
+    scored, full = [scored_speaker(each) for each in identifiers], [_full_speaker(each) for each in identifiers]
+    unknown = all(f"({speaker}-{speaker})" == each for speaker, each in zip(full, identifiers, strict=True))
+    return full if unknown or len(set(scored)) == 1 else scored
 
 
-def _own_speaker(pair: str) -> bool:
-    """True for `key-key`."""
-    half = len(pair) // 2
-    return pair[:half] == pair[half + 1 :]
+def _full_speaker(identifier: str) -> str:
+    """The longest S of `(S-U)` with which U begins, as Kaldi wants it of utterances; sclite's where there is none."""
+    pair = identifier[1:-1]
+    ends = [place for place, letter in enumerate(pair) if letter == "-" and pair[place + 1 :].startswith(pair[:place])]
+    return pair[: ends[-1]] if ends else scored_speaker(identifier)
 
 
 def other_utterances(expected: Collection[str], found: Collection[str]) -> str:

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from engine_fakes import WIDTH, experiment
 
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.pretrained.hub import find_file, find_model, upload_model
@@ -206,17 +207,38 @@ def test_what_the_hub_does_not_have(hub, tmp_path, what, message):
 UPLOAD = "upload_model('me/mine', {'model.tar': Path(r'%s'), 'README.md': b'card'})"
 
 
+def sent(hub: Hub) -> dict[str, bytes]:
+    """The files of the one commit that was sent."""
+    (commit,) = [body for path, body in hub.posted if path == "/api/models/me/mine/commit/main"]
+    files = [row["value"] for row in map(json.loads, commit.splitlines()) if row["key"] == "file"]
+    return {file["path"]: base64.b64decode(file["content"]) for file in files}
+
+
 def test_an_upload_is_one_commit_with_the_very_content(hub, tmp_path):
     (tmp_path / "x.tar").write_bytes(SMALL)
     run = fetch(tmp_path, hub.url, UPLOAD % (tmp_path / "x.tar"), HF_TOKEN="hf_toy")
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == f"{hub.url}/me/mine"
     assert json.loads(hub.posted[0][1])["name"] == "mine" and hub.posted[0][0] == "/api/repos/create"
-    commits = [body for path, body in hub.posted if path == "/api/models/me/mine/commit/main"]
-    assert len(commits) == 1
-    files = [row["value"] for row in map(json.loads, commits[0].splitlines()) if row["key"] == "file"]
-    sent = {file["path"]: base64.b64decode(file["content"]) for file in files}
-    assert sent == {"model.tar": SMALL, "README.md": b"card"}
+    assert sent(hub) == {"model.tar": SMALL, "README.md": b"card"}
+
+
+def test_the_command_uploads_what_it_packed(hub, tmp_path):
+    """An experiment on raw audio, so that nothing but its own files goes into the tar."""
+    encoder = {"output_size": WIDTH, "num_blocks": 1, "attention_heads": 2}
+    experiment(tmp_path / "toy", frontend="logmel", encoder="light_conformer", encoder_conf=encoder, decoder=None,
+               decoder_conf={}, model_conf={})  # fmt: skip
+    out = tmp_path / "model.tar"
+    words = [str(tmp_path / "toy"), "--out", str(out), "--license", "cc-by-4.0", "--hub_repo", "me/mine"]
+    command = f"__import__('whisfusion_asr.bin.pack', fromlist=['main']).main({words})"
+    run = fetch(tmp_path / "hf", hub.url, command, HF_TOKEN="hf_toy")
+    assert run.returncode == 0, run.stderr
+    assert f"uploaded to {hub.url}/me/mine\n" in run.stdout
+    files = sent(hub)
+    assert sorted(files) == ["README.md", "model.tar"] and files["model.tar"] == out.read_bytes()
+    assert b"license: cc-by-4.0" in files["README.md"]
+    hub.refuses = True
+    assert "--hub_repo me/mine: not uploaded (" in error_of(fetch(tmp_path / "hf", hub.url, command, HF_TOKEN="hf_toy"))
 
 
 def test_a_packed_model_is_opened_by_its_name(hub, tmp_path):

@@ -42,6 +42,19 @@ def test_it_runs_again_when_a_score_or_the_choice_changes(two: Recipe) -> None:
     assert two.calls() == [f"compare --systems {OWN} ar/greedy=exp/ar/greedy --against ar/greedy {END}"]
 
 
+def test_the_others_are_tested_against_the_autoregressive_one(two: Recipe) -> None:
+    """Known by its meta.json, or before it is decoded by its configuration; unless another one is named."""
+    for meta in ('{"sampler": "autoregressive"}', '{"decoder": "whisper", "sampler": "greedy"}'):
+        two.write("exp/ar/greedy/test/meta.json", meta)
+        two.run("--stage", "compare")
+        assert two.calls() == [f"compare --systems {OWN} ar/greedy=exp/ar/greedy --against ar/greedy {END}"]
+    two.run("--stage", "compare", "--compare_to", "asr/decode")
+    assert "--against asr/decode " in two.calls()[0]
+    two.run("--stage", "compare")
+    two.write("conf/decode.yaml", "sampler: autoregressive\n")
+    assert "--against asr/decode " in two.run("--stage", "7", "--dry_run", "true")
+
+
 def test_named_systems(two: Recipe) -> None:
     two.run("--stage", "compare", "--compare", "ar=exp/ar/greedy pdd=exp/asr/decode", "--compare_to", "pdd")
     assert two.calls() == [f"compare --systems ar=exp/ar/greedy pdd=exp/asr/decode --against pdd {END}"]

@@ -106,6 +106,41 @@ def test_where_only_some_encode_the_encoder_is_left_out_of_all(here):
     assert [row["rtfx"] for row in found["sets"]["test"]["systems"]] == [10.0, 10.0]
 
 
+def test_the_speed_of_one_utterance_at_a_time(here):
+    """A second directory is only timed; a decoding of single utterances needs none."""
+    decoded("exp/x/pdd_one", 2, meta={"decode_seconds": 40.0, "batch": "1 utterance", "threads": 4})
+    systems = [SYSTEMS[0], "pdd=exp/x/pdd,exp/x/pdd_one", SYSTEMS[2]]
+    rows, found, page = compare("--systems", *systems, "--against", "ar")
+    speeds = [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+    assert [row["RTFx at batch 1"] for row in speeds] == ["20.0", "5.0", "-"]
+    assert [row["RTFx"] for row in speeds] == ["20.0", "100.0", "1000.0"] and speeds[1]["WER"] == "3.33"
+    assert "- threads: ar 1, pdd 1, ctc 1, pdd at batch 1 4" in page
+    assert "- batch: ar 1 utterance, pdd 500 slots and frames, ctc 500 slots and frames" in page
+
+
+def test_the_encoder_is_left_out_of_both_speeds(here):
+    """Of 40 s one utterance at a time, 30 are the encoder's; the batch read its states from disk."""
+    decoded("exp/x/states", 4, meta={"decode_seconds": 10.0, "seconds": {"decode": 10.0}})
+    alone = {"decode_seconds": 40.0, "seconds": {"decode": 10.0, "encode": 30.0}, "batch": "1 utterance"}
+    decoded("exp/x/one", 4, meta=alone | {"encoder": "timed"})
+    Path("exp/x/one/test/candidates.jsonl").unlink()
+    systems = ["a=exp/x/states,exp/x/one", "b=exp/x/states"]
+    _, found, page = compare("--systems", *systems, "--against", "a")
+    assert [(row["rtfx"], row["rtfx_alone"]) for row in found["sets"]["test"]["systems"]] == [(20, 20), (20, None)]
+    assert "encoder left out of RTFx" in page
+
+
+@pytest.mark.parametrize(("place", "message"), [
+    ("exp/x/pdd", "exp/x/pdd/test/meta.json: batch 500 slots and frames, expected '1 utterance' for the second"),
+    ("exp/no", "exp/no/test/meta.json: no such file, expected '1 utterance'"),
+    ("", "'x=exp/x/ctc,': expected NAME=DIR or NAME=DIR,DIR1"),
+])  # fmt: skip
+def test_a_second_directory_must_be_of_single_utterances(here, capsys, place, message):
+    with pytest.raises(SystemExit) as end:
+        compare("--systems", SYSTEMS[0], f"x=exp/x/ctc,{place}", "--against", "ar")
+    assert end.value.code == 2 and message in capsys.readouterr().err
+
+
 def test_the_original_whisper_was_not_trained_here(here):
     decoded("exp/x/ar_whisper", 5, meta={"decoder": "whisper"})
     rows, _, _ = compare("--systems", "w=exp/x/ar_whisper", "pdd=exp/x/pdd", "--against", "w")
@@ -142,8 +177,11 @@ def test_conditions_that_differ_are_told(here):
     assert "; dtype float32." in page
     different = page[page.index("**RTFx and memory were measured under different conditions:**") :].splitlines()
     assert different[2] == "- batch: ar 1 utterance, pdd 500 slots and frames, ctc 500 slots and frames"
-    assert "Told by none: gpu." in page
+    assert "Told by none: gpu, warm_up." in page
     decoded("exp/espnet/decode", 5)  # a system of another toolkit: scores and nothing else
+    decoded("exp/x/warm", 10, meta={"warm_up": "1 utterance"})
+    _, _, page = compare("--systems", "pdd=exp/x/pdd", "warm=exp/x/warm", "--against", "pdd")
+    assert "- warm_up: pdd not recorded, warm 1 utterance" in page
     rows, _, page = compare("--systems", "pdd=exp/x/pdd", "other=exp/espnet/decode", "--against", "pdd")
     assert "- threads: pdd 1, other not recorded" in page and rows[3][rows[0].index("RTFx")] == "-"
 

@@ -118,6 +118,21 @@ def test_settings_that_only_newer_decodings_tell(exp):
     assert rows[-3].endswith("|threads|dtype|") and rows[-1].endswith("|2|float32|")
 
 
+@pytest.mark.parametrize(("conf", "steps"), [
+    ({"candidates": 5, "mask_ratios": [1.0, 0.9], "passes": None}, "2"),
+    ({"passes": 8, "rows": 3}, "8"),
+])  # fmt: skip
+def test_what_was_measured_is_not_what_was_asked(exp, conf, steps):
+    """`passes` and `rows` are settings of some samplers too; the batch is the one that decoding worked with."""
+    measured = {"passes": 1.75, "rows": 6.5, "batch": "500 slots and frames"}
+    meta = META | measured | {"sampler_conf": conf, "engine_conf": {"batch_tokens": None}}
+    (exp / "decode_pdd/test/meta.json").write_text(json.dumps(meta))
+    head, _, row = (line.strip("|").split("|") for line in section(results_page(["exp/x"]), "### Settings")[-3:])
+    told = dict(zip(head, row, strict=True))
+    assert (told["steps"], told["passes"], told["rows"], told["batch"]) == (steps, "1.75", "6.5", measured["batch"])
+    assert head[-2:] == ["rows", "batch"]
+
+
 def test_a_control_experiment_says_so(exp):
     (exp / "decode_pdd/test/meta.json").write_text(json.dumps({"sampler": "pdd", "control": "shuffled_states"}))
     rows = section(results_page(["exp/x"]), "### Settings")

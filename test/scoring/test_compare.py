@@ -55,6 +55,34 @@ def test_comparison(systems):
     assert json.loads(json.dumps(result.as_json()))["a"]["by_utterance"]["unit"] == "utterance"
 
 
+@pytest.mark.parametrize(("utt2spk", "units"), [
+    (None, 4),  # unknown: what keys have in common is no speaker
+    ("c-a-1 c-a-2 c-b-1 c-b-2", 4),
+    ("c-a c-a c-b c-b", 2),  # c is a corpus
+    ("c c c c", 1),
+])  # fmt: skip
+def test_whose_speakers_are_drawn(tmp_path, utt2spk, units):
+    check_units(tmp_path, "c-a-1 c-a-2 c-b-1 c-b-2".split(), utt2spk, units)
+
+
+def test_the_readers_of_librispeech_are_drawn(tmp_path):
+    """Its speakers are READER-CHAPTER: drawing chapters would take those of one reader for independent."""
+    check_units(tmp_path, "12-3-0 12-4-0 56-7-0 56-7-1".split(), "12-3 12-4 56-7 56-7", 2)
+
+
+def check_units(tmp_path, keys, utt2spk, units):
+    """How many speakers stand behind the intervals of score and of compare; utt2spk: the speakers of the keys."""
+    for name, words in (("ref", "x y"), ("hyp", "x")):
+        (tmp_path / name).write_text("".join(f"{key} {words}\n" for key in keys))
+    if utt2spk:
+        rows = zip(keys, utt2spk.split(), strict=True)
+        (tmp_path / "utt2spk").write_text("".join(f"{key} {speaker}\n" for key, speaker in rows))
+    scored = score_files(tmp_path / "ref", tmp_path / "hyp", utt2spk and tmp_path / "utt2spk", tmp_path)
+    assert [each.units for each in scored["wer"].intervals] == ([4, units] if utt2spk else [4])
+    read = read_score_dir(tmp_path / "score_wer")
+    assert compare_systems(read, read, replicates=9).by_speaker.units == units
+
+
 def test_the_order_of_the_utterances_does_not_matter(systems):
     """A system against its own lines in reverse: no utterance differs."""
     forward = read_score_dir(systems[0])
@@ -77,10 +105,10 @@ def test_the_seed_reaches_the_bootstraps(systems):
 def test_other_utterances_are_refused(systems, tmp_path):
     fewer = {key: words for key, words in REFERENCES.items() if key != "s3-013"}
     other = scored(tmp_path, "c", fewer, fewer) / "score_wer"
-    with pytest.raises(
-        UserError, match=r"c/score_wer: utterances differ from .*a/score_wer \(1 in one of them only, \("
-    ):
-        compare_systems(read_score_dir(systems[0]), read_score_dir(other))
+    a, c = read_score_dir(systems[0]), read_score_dir(other)
+    for pair, kind in (((a, c), "1 missing"), ((c, a), "1 extra")):
+        with pytest.raises(UserError, match=rf"utterances differ from .*/score_wer: {kind} \(\(s3-s3-013\)\); score"):
+            compare_systems(*pair)
 
 
 def test_other_references_are_refused(systems, tmp_path):
@@ -99,7 +127,7 @@ def test_other_references_are_refused(systems, tmp_path):
         ("", r"hyp.trn: holds no utterance"),
         ("a b (s-1)\n", r"hyp.trn:1: no tabulator and \(speaker-utterance\) at its end"),
         ("a\t(s-1)\nb\t(s-1)\n", r"hyp.trn:2: id occurs twice"),
-        ("a\t(s-1)\n", r"ref.trn and hyp.trn hold different utterances"),
+        ("a\t(s-1)\n", r"holds other utterances than ref.trn: 60 missing \(.* and 10 more\), 1 extra \(\(s-1\)\);"),
     ],
 )
 def test_bad_score_directories_are_refused(systems, content, message):
@@ -116,11 +144,12 @@ def test_command_prints_intervals_and_p_values(systems, tmp_path, capsys):
     a, b, difference, *tests = capsys.readouterr().out.splitlines()
     assert a.startswith("%WER A 11.11 [ 40 / 360 ]; 95% interval ")
     assert b.startswith("%WER B 3.33 [ 12 / 360 ]; 95% interval ")
-    assert difference == "B - A -7.78 points on 60 utterances"
+    assert difference == "B - A -7.78 points on 60 utterances, 360 reference words"
     assert [line.split(":")[0].strip() for line in tests] == ["paired bootstrap", "paired bootstrap", "MAPSSWE"]
     assert tests[1].endswith(" by speaker (5)")
     content = json.loads((tmp_path / "x.json").read_text())
     assert (content["measure"], content["places"], content["utterances"]) == ("wer", places, 60)
+    assert content["a"]["reference_length"] == content["b"]["reference_length"] == 360
 
 
 def test_command_refuses_no_replicates(systems, capsys):

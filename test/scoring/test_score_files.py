@@ -9,6 +9,7 @@ import types
 import pytest
 
 from whisfusion_asr.bin.score import main
+from whisfusion_asr.data.tokenizer import train_tokenizer
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.scoring import score_files
 
@@ -166,7 +167,8 @@ def test_a_second_run_writes_the_same_bytes(files):
             r"hyp: utterances differ from .*ref: 2 missing \(spk1-c1-0001, spk2-c1-0000\), 1 extra \(other\)",
         ),
         ("hyp", HYP + "other y\n", r"hyp: utterances differ from .*ref: 1 extra \(other\); nothing is scored"),
-        ("hyp", "".join(f"u{n} x\n" for n in range(7)), r"7 extra \(u0, u1, u2, u3, u4 \.\.\.\)"),
+        ("hyp", "".join(f"u{n} x\n" for n in range(7)), r"7 extra \(u0, u1, u2, u3, u4, u5, u6\);"),
+        ("hyp", "".join(f"u{n} x\n" for n in range(53)), r"53 extra \(u0, u1, .*, u48, u49 and 3 more\);"),
         ("hyp", HYP + HYP, r"hyp:4: key 'spk2-c1-0000' occurs twice"),
         ("hyp", HYP + "\n", r"hyp:4: empty line"),
         ("ref", "", r"ref: holds no utterance"),
@@ -234,6 +236,20 @@ def test_command_scores_pieces_with_a_token_list(files, capsys, monkeypatch):
     assert asked == ["tokens", "x.model"]
     assert capsys.readouterr().out.count("%TER") == 2
     assert (files[-1] / "score_ter/ref.trn").read_text().startswith("T H E <space> C")
+
+
+def test_command_scores_the_pieces_of_a_sentencepiece_model(files, tmp_path, capsys):
+    tokenizer = train_tokenizer(["THE CAT SAT", "A BAT SAT", "UH THAT CAT"], "unigram", 16, tmp_path / "tokens")
+    main([*arguments(files), "--token_model", str(tmp_path / "tokens/tokens.model")])
+    ter = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("%TER"))
+    pieces = [tokenizer.tokenize(line.partition(" ")[2]) for line in REF.splitlines()]
+    assert len(pieces[0]) > 3, "words are cut into pieces"
+    assert f"/ {sum(map(len, pieces))}, " in ter
+    assert (files[-1] / "score_ter/ref.trn").read_text().partition("\t")[0] == " ".join(pieces[0])
+    (tmp_path / "no.model").write_bytes(b"no model")
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments(files), "--token_model", str(tmp_path / "no.model")])
+    assert "no.model: not a sentencepiece model" in capsys.readouterr().err
 
 
 def test_command_says_what_is_wrong_in_one_line(files, capsys):

@@ -22,6 +22,7 @@ done
 [ ! -f "fail_$tag" ] || exit 3
 out=$expdir/$tag/decode_pdd/test/score_wer
 mkdir -p $out
+printf '{"normalizer": "%s"}' "$(cat "normalizer_$tag" 2>/dev/null || echo basic)" > $out/../summary.json
 for n in 0 1 2 3 4 5 6 7 8 9; do
     text="one two"
     printf '%s\\t(s-u%s)\\n' "$text" $n >> $out/ref.trn
@@ -79,6 +80,16 @@ def test_the_table_compares_with_the_reference(recipe: Path) -> None:
     assert rows[1]["against_reference"]["mapsswe"]["p_value"] == pytest.approx(mapsswe(*marks).p_value)
     page = (recipe / "ablation.md").read_text()
     assert "## decode_pdd/test" in page and "|8.3|" in page and "run.sh --stage train_adapter --asr_tag m " in page
+
+
+def test_page_and_json_tell_words_and_normalizer(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (rows,) = run(recipe)["sets"].values()
+    assert [(row["reference_length"], row["utterances"], row["normalizer"]) for row in rows] == [(20, 10, "basic")] * 2
+    assert "10 utterances, 20 reference words, normalizer basic.\n" in (recipe / "ablation.md").read_text()
+    (recipe / "normalizer_m").write_text("none")
+    with pytest.raises(SystemExit) as stopped:
+        run(recipe, "--expdir", "exp_x")
+    assert stopped.value.code == 2 and "different normalizers (full none, worse basic)" in capsys.readouterr().err
 
 
 def test_a_failed_run_stops_with_its_exit_code(recipe: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -44,7 +44,9 @@ def test_each_kept_epoch_is_decoded_with_each_setting(place: Path, tmp_path: Pat
     assert [sorted(path.read_text() for path in each) for each in texts][0] != \
         [sorted(path.read_text() for path in each) for each in texts][1]
     page = (tmp_path / "learning_curve.md").read_text()
-    assert "|epochs|minutes of training|setting|WER|" in page and "|3|5.5|one|" in page
+    assert "|epochs|minutes of training|setting|WER|95 % interval by utterance|" in page
+    low, high = (found[2]["interval_by_utterance"][end] for end in ("low", "high"))
+    assert f"|{found[2]['wer']:.2f}|{low:.2f} to {high:.2f}|" in page and "|3|5.5|one|" in page
     assert (tmp_path / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -13,6 +13,7 @@ from whisfusion_asr.decoding.settings import DecodingSettings
 from whisfusion_asr.recipe.lock import locked
 from whisfusion_asr.studies import sweep
 from whisfusion_asr.studies.grid import Point
+from whisfusion_asr.studies.sweep_page import write_sweep
 
 SAMPLES = {f"u{number}": 1600 * (3 + number * 7 % 5) for number in range(9)}
 GRID = """
@@ -74,6 +75,33 @@ def test_the_numbers_of_a_point_are_those_of_its_files(place: Path) -> None:
     page = (place / "sweep/grid.md").read_text()
     assert f"|candidates=3|{three['wer']:.2f}|" in page and "Recommended for wer" in page and "(1)" in page
     assert (place / "sweep/grid.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_points_are_tested_against_the_named_one(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(place)
+    page = (place / "sweep/grid.md").read_text()
+    lowest = [point["comparison"] is None for point in found["points"]].index(True)
+    assert found["points"][lowest]["name"] == found["lowest_wer"] and found["against"] is None
+    assert "|above the lowest|" in page and "was chosen on this very set" in page
+    found = run(place, "--against", "candidates=3")
+    page = (place / "sweep/grid.md").read_text()
+    one, other = found["points"][1]["comparison"], found["points"][2]["comparison"]
+    wanted = found["points"][1]["wer"] - found["points"][2]["wer"]
+    assert other is None and one["difference"] == pytest.approx(wanted) and found["against"] == "candidates=3"
+    assert "|above candidates=3|" in page and "compare a point with `candidates=3`. The number of" in page
+    line = refused(place, capsys, "--against", "k=3")
+    assert "--against k=3: no such point; " in line and line.endswith("has greedy; candidates=1; candidates=3")
+
+
+def test_the_page_tells_the_share_of_the_selection(place: Path) -> None:
+    points = run(place)["points"]
+    assert set(points[2]["seconds"]) == {"decode", "select"}
+    for point, select in zip(points, (0.0, 0.5, 1.0), strict=True):
+        point |= {"decode_seconds": 8.0, "seconds": {"decode": 8.0 - select, "select": select}}
+    write_sweep(points, place, "page", "wer", None, {}, "", False)
+    head, _, *rows = [line.strip("|").split("|") for line in (place / "page.md").read_text().splitlines()
+                      if line.startswith("|")]
+    assert [row[head.index("selection %")] for row in rows] == ["0.0", "6.2", "12.5"]
 
 
 def test_a_killed_sweep_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,9 @@
 
     whisfusion compare --systems ar=exp/x_ar/decode_ar pdd=exp/x/decode_pdd --against ar --out exp/COMPARISON.md
 
-Each DIR holds a directory for each decoded set, with its score_wer, and meta.json where this toolkit decoded. Writes
-OUT, beside it the same as JSON with every statistic, and comparison.png: WER against RTFx.
+Each DIR holds a directory for each decoded set, with its score_wer, and meta.json where this toolkit decoded. DIR,DIR1
+names the same decoding one utterance at a time besides (engine_conf.batch_tokens=1), for a second speed; errors are
+those of DIR. Writes OUT, beside it the same as JSON with every statistic, and comparison.png: WER against RTFx.
 """
 
 import shlex
@@ -12,7 +13,8 @@ from pathlib import Path
 
 from whisfusion_asr.bin.arguments import command_parser
 from whisfusion_asr.errors import UserError, exits_cleanly
-from whisfusion_asr.report.comparison import parse_systems, write_comparison
+from whisfusion_asr.report.comparison import write_comparison
+from whisfusion_asr.report.systems import parse_systems
 from whisfusion_asr.scoring.bootstrap import REPLICATES
 
 
@@ -20,7 +22,7 @@ from whisfusion_asr.scoring.bootstrap import REPLICATES
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = command_parser(__doc__)
-    parser.add_argument("--systems", required=True, nargs="+", metavar="NAME=DIR", help="two decodings or more")
+    parser.add_argument("--systems", required=True, nargs="+", metavar="NAME=DIR[,DIR1]", help="two decodings or more")
     parser.add_argument("--against", required=True, help="NAME of the system that the others are tested against")
     parser.add_argument("--out", required=True, help="Markdown file to write; a name that ends in .md")
     parser.add_argument("--sets", nargs="+", default=[], help="sets to compare; default: all scored ones of --against")

@@ -23,7 +23,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--ref", required=True, help="reference text, lines `key words`")
     parser.add_argument("--hyp", required=True, help="hypothesis text with exactly the same keys")
     parser.add_argument("--out", required=True, help="directory that receives the score directories")
-    parser.add_argument("--utt2spk", help="lines `key speaker`; without it every utterance is its own speaker")
+    parser.add_argument("--utt2spk", help="lines `key speaker`; without it every utterance is its own "
+                        "speaker. As in sclite, what precedes the first hyphen is the speaker, unless all share it")
     tokens = parser.add_mutually_exclusive_group()
     tokens.add_argument("--token_list", help="token list directory; adds the token error rate")
     tokens.add_argument("--token_model", help="sentencepiece model; adds the token error rate")

@@ -36,16 +36,22 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--target", default="wer", choices=tuple(TARGETS), help="what the recommended point is good at")
     parser.add_argument("--tolerance", type=float, help="how far from the target's best value it may be: points of "
                         f"WER (default {TARGETS['wer'][1]:g}), percent of seconds (default {TARGETS['seconds'][1]:g})")
+    parser.add_argument("--against", default="", metavar="POINT", help="name of the point that the others are tested "
+                        "against; default: the one of lowest WER")
     parser.add_argument("--figures", type=boolean, default=True, help="draw WER against cost (needs matplotlib)")
     args = parser.parse_args(argv)
     if args.tolerance is not None and args.tolerance < 0:
         raise UserError(f"--tolerance {args.tolerance:g}: expected 0 or more")
     inputs, points = read_inputs(args)
+    names = [point.name for point in points]
+    if args.against and args.against not in names:
+        raise UserError(f"--against {args.against}: no such point; {args.grid} has {'; '.join(names)}")
     rows = run_sweep(inputs, points, args.out)
     facts = {"model": f"{args.exp_dir}/{args.model_file}"} | facts_of(args, rows)
     command = shlex.join(["whisfusion", "sweep", *(sys.argv[1:] if argv is None else argv)])
     name = Path(args.grid).stem
-    found = write_sweep(rows, args.out, name, args.target, args.tolerance, facts, command, args.figures)
+    found = write_sweep(rows, args.out, name, args.target, args.tolerance, facts, command, args.figures,
+                        args.against)
     chosen = found["recommended"]
     print(f"recommended for {chosen['target']}: {chosen['name']} ({chosen['rule']})\nwrote {args.out}/{name}.md")
 

@@ -1,8 +1,9 @@
 """Stage 7: which systems are compared, and the step that compares them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.recipe.jobs import Job
@@ -23,7 +24,7 @@ def compare_steps(steps: Steps) -> Iterator[Step]:
     if not systems:
         raise UserError(f"nothing to compare: no decoding below {o.expdir} has scores of all of {o.test_sets}; run "
                         "--stage decode, or name systems by --compare")
-    against = o.compare_to or next(iter(systems))
+    against = o.compare_to or usual_reference(steps, systems)
     own = set(own_decodings(steps).values())
     reads: dict[Path, str] = {}
     for decoded in (place / name for place in systems.values() for name in o.words("test_sets")):
@@ -58,19 +59,41 @@ def compared(steps: Steps) -> dict[str, Path]:
     return found
 
 
+def usual_reference(steps: Steps, systems: Mapping[str, Path]) -> str:
+    """What the others are tested against unless --compare_to names one: the first autoregressive one, else the first.
+
+    Own decodings are known by their configuration, which is there before they are; others by meta.json.
+    """
+    own = _own_settings(steps)
+    for name, place in systems.items():
+        settings = own.get(place)
+        told = [_meta(place / each) for each in steps.options.words("test_sets")] if settings is None else [settings]
+        if any(each.get("sampler") == "autoregressive" or each.get("decoder") == "whisper" for each in told):
+            return name
+    return next(iter(systems))
+
+
 def own_decodings(steps: Steps) -> dict[str, Path]:
     """The decodings that this recipe's options ask for, control decodings left out."""
+    return {str(place.relative_to(steps.options.expdir)): place
+            for place, settings in _own_settings(steps).items() if not settings.get("control")}
+
+
+def _own_settings(steps: Steps) -> dict[Path, dict[str, Any]]:
+    """The settings of the decodings that this recipe's options ask for, by directory."""
     o, layout = steps.options, steps.layout
     if not o.inference_config or not (o.asr_tag or o.asr_config):
         return {}
-    places = [layout.model / layout.decoding_name(config) for config in o.words("inference_config")
-              if not read_decoding_settings(find_config(config), o.inference_args).get("control")]
-    return {str(place.relative_to(o.expdir)): place for place in places}
+    return {layout.model / layout.decoding_name(config): read_decoding_settings(find_config(config), o.inference_args)
+            for config in o.words("inference_config")}
 
 
 def _counts(decoded: Path) -> bool:
     """True for a set that was scored and is no control experiment."""
-    if not (decoded / "score_wer" / "ref.trn").is_file():
-        return False
-    meta = decoded / "meta.json"
-    return not (meta.is_file() and json.loads(meta.read_text(encoding="utf-8")).get("control"))
+    return (decoded / "score_wer" / "ref.trn").is_file() and not _meta(decoded).get("control")
+
+
+def _meta(decoded: Path) -> dict[str, Any]:
+    """meta.json of a decoded set; another toolkit leaves none."""
+    path = decoded / "meta.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -100,7 +100,8 @@ class Options:
     normalizer: str = _option("none", "of both texts in scoring: none, published, basic, whisper_en or cjk")
     # Comparison
     compare: str = _option("", "systems of stage compare, NAME=DIR ...; default: all scored decodings below expdir")
-    compare_to: str = _option("", "name of the one that the others are tested against; default: the first")
+    compare_to: str = _option("", "name of the one that the others are tested against; default: the first "
+                               "autoregressive one, else the first")
     # Publishing
     publish_license: str = _option("", "license of the packed model, a line of its card; empty: not stated")
     hub_repo: str = _option("", "OWNER/NAME on the hub to upload the packed model to; empty: nothing is uploaded")

@@ -2,8 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +11,15 @@ from whisfusion_asr.report.environment import environment_lines
 from whisfusion_asr.report.figures import draw_trade
 from whisfusion_asr.report.files import read_json
 from whisfusion_asr.report.results import command_lines
+from whisfusion_asr.report.systems import System, shared_normalizer
 from whisfusion_asr.report.tables import Columns, Row, table
-from whisfusion_asr.report.training import Training, trainings
+from whisfusion_asr.report.training import Training
 from whisfusion_asr.scoring.bootstrap import REPLICATES, Interval, p_text, points_text
 from whisfusion_asr.scoring.compare import Comparison, compare_systems, read_score_dir
 from whisfusion_asr.scoring.error_rate import percent_text
 
-# What a decoding needs of the network decides which trainings count as its own.
-PARTS_OF_CTC = ("frontend", "encoder", "ctc")
-CONDITIONS = ("device", "processor", "gpu", "threads", "jobs", "batch", "encoder", "dtype")
+CONDITIONS = ("device", "processor", "gpu", "threads", "jobs", "batch", "warm_up", "encoder", "dtype")
+LEFT_OUT = "left out of RTFx"
 SIGNIFICANT = 0.05
 # Where all speakers differ in the same direction, however little, so do all draws of them: three would give p < 0.001.
 FEWEST_SPEAKERS = 10
@@ -30,7 +28,7 @@ COLUMNS: Columns = {
     "system": ("system", None), "wer": ("WER", 2), "by_utterance": ("95 % by utterance", None),
     "by_speaker": ("95 % by speaker", None), "difference": ("difference", None), "p_mapsswe": ("p MAPSSWE", None),
     "p_utterance": ("p bootstrap by utterance", None), "p_speaker": ("p bootstrap by speaker", None),
-    "rtfx": ("RTFx", 1), "passes": ("passes", None), "rows": ("rows", None),
+    "rtfx": ("RTFx", 1), "rtfx_alone": ("RTFx at batch 1", 1), "passes": ("passes", None), "rows": ("rows", None),
     "parameters": ("trained parameters", None), "minutes": ("training minutes", None),
     "memory": ("peak memory MiB", 0), "gpu_memory": ("peak GPU memory MiB", 0), "device": ("device", None),
     "threads": ("threads", None), "jobs": ("jobs", None), "batch": ("batch", None),
@@ -39,82 +37,6 @@ TRAINING: Columns = {
     "place": ("experiment", None), "minutes": ("minutes", 1), "epochs": ("epochs", None),
     "parameters": ("parameters trained", None), "systems": ("used by", None),
 }
-
-
-@dataclass(frozen=True)
-class System:
-    """A decoding to compare: its name, and the directory that holds a directory for each decoded set."""
-
-    name: str
-    directory: Path
-
-    def scores(self, name: str) -> Path:
-        """The score directory of a set. raises UserError: the set was not scored."""
-        path = self.directory / name / "score_wer"
-        if not (path / "ref.trn").is_file():
-            raise UserError(f"{path}/ref.trn: system {self.name} has no scores of {name}; score it first "
-                            "(run.sh --stage score), or leave the system or the set out")
-        return path
-
-    @property
-    def sets(self) -> list[str]:
-        """Names of the scored sets."""
-        return sorted(path.parent.parent.name for path in self.directory.glob("*/score_wer/ref.trn"))
-
-    def meta(self, name: str) -> dict[str, Any]:
-        """The settings and conditions of a decoded set, empty for a system that left none."""
-        meta = read_json(self.directory / name / "meta.json")
-        candidates = self.directory / name / "candidates.jsonl"
-        if not meta or not candidates.is_file():  # ESPnet's own decoding has none
-            return meta
-        with open(candidates, encoding="utf-8") as file:
-            first = file.readline()
-        timed = "encode" in json.loads(first).get("timing", {}) if first.strip() else False
-        return meta | {"encoder": "timed" if timed else "not timed (states from disk)"}
-
-    @cached_property
-    def uses_ctc_alone(self) -> bool:
-        """True for CTC decoding, which needs no decoder."""
-        return any(self.meta(name).get("sampler") == "ctc_greedy" for name in self.sets)
-
-    @cached_property
-    def trainings(self) -> list[Training]:
-        """The trainings behind the weights that it uses."""
-        if any(self.meta(name).get("decoder") == "whisper" for name in self.sets):
-            return []  # the original one, wherever its results lie
-        return trainings(self.directory.parent, PARTS_OF_CTC if self.uses_ctc_alone else ())
-
-    def cost(self) -> Row:
-        """Trained parameters and training minutes, None where no log tells them."""
-        trained: dict[str, int] = {}
-        for training in self.trainings:
-            for part, (count, _) in training.parts.items():
-                if not self.uses_ctc_alone or part in PARTS_OF_CTC:
-                    trained[part] = max(count, trained.get(part, 0))
-        told = [training.seconds for training in self.trainings if training.seconds is not None]
-        return {
-            "parameters": f"{sum(trained.values()):,}" if trained else None,
-            "minutes": f"{sum(told) / 60:.1f}" if told else None,
-        }
-
-
-def parse_systems(words: Sequence[str]) -> list[System]:
-    """Systems of words NAME=DIR. raises UserError: another form, a name given twice, a directory without scored sets"""
-    systems: dict[str, System] = {}
-    for word in words:
-        name, equals, place = word.partition("=")
-        if not (name and equals and place):
-            raise UserError(f"{word!r}: expected NAME=DIR, where DIR holds a directory for each scored set")
-        if name in systems:
-            raise UserError(f"system {name} is given twice: {systems[name].directory} and {place}")
-        systems[name] = System(name, Path(place))
-    for system in systems.values():
-        if not system.sets:
-            raise UserError(f"{system.directory}/*/score_wer/ref.trn: system {system.name} has no scored set; "
-                            "decode and score it first (run.sh --stage decode)")
-    if len(systems) < 2:
-        raise UserError(f"nothing to compare with {', '.join(systems)}: name two systems or more")
-    return list(systems.values())
 
 
 def write_comparison(
@@ -146,11 +68,7 @@ def write_comparison(
 
 def compare_set(systems: Sequence[System], against: System, name: str, replicates: int, seed: int) -> dict[str, Any]:
     """A set's `systems` (a row of COLUMNS each), their `comparisons` in full, `normalizer`, `utterances`, `words`."""
-    normalizers = {each.name: read_json(each.directory / name / "summary.json").get("normalizer") for each in systems}
-    told = {used for used in normalizers.values() if used}
-    if len(told) > 1:
-        pairs = ", ".join(f"{system} {used}" for system, used in normalizers.items() if used)
-        raise UserError(f"{name}: the systems were scored with different normalizers ({pairs}); score them alike")
+    normalizer = shared_normalizer(name, {each.name: each.directory / name for each in systems})
     reference = read_score_dir(against.scores(name))
     rows, comparisons = [], {}
     for system in systems:
@@ -158,27 +76,25 @@ def compare_set(systems: Sequence[System], against: System, name: str, replicate
         comparison = compare_systems(reference, scored, replicates, seed)
         rows.append(_row(system, name, comparison, is_reference=system is against))
         comparisons[system.name] = comparison.as_json()
-    if len({row["encoder"] for row in rows}) > 1 and all(row["decoder_rtfx"] for row in rows):
-        for row in rows:  # some read their states from disk: nobody's encoder counts
-            row |= {"rtfx": row["decoder_rtfx"], "encoder": "left out of RTFx"}
+    _compare_speeds(rows)
     for row in rows:
         row["on_front"] = on_front(row, rows)
     first = comparisons[against.name]
     labelled = max(read_json(each.directory / name / "summary.json").get("labelled", 0) for each in systems)
-    return {"normalizer": next(iter(told), None), "utterances": first["utterances"], "labelled": labelled,
+    return {"normalizer": normalizer, "utterances": first["utterances"], "labelled": labelled,
             "words": first["b"]["reference_length"], "systems": rows, "comparisons": comparisons}
 
 
 def _row(system: System, name: str, comparison: Comparison, is_reference: bool) -> Row:
     meta, rate = system.meta(name), comparison.b
-    decoder = meta["decode_seconds"] - meta["seconds"].get("encode", 0.0) if meta.get("seconds") else 0.0
+    alone = system.meta_alone(name)
     row: Row = {
         "system": system.name + (f" (control: {meta['control']})" if meta.get("control") else ""),
         "place": str(system.directory / name), "is_reference": is_reference, "wer": rate.percent,
         "by_utterance": _ends(rate.by_utterance), "by_speaker": _ends(rate.by_speaker),
         "low": rate.by_utterance.low, "high": rate.by_utterance.high,
-        "rtfx": meta["audio_seconds"] / meta["decode_seconds"] if meta.get("decode_seconds") else None,
-        "decoder_rtfx": meta["audio_seconds"] / decoder if decoder > 0 else None,
+        **_speeds(meta), **{f"{key}_alone": speed for key, speed in _speeds(alone).items()},
+        "alone": {key: alone.get(key) for key in CONDITIONS} if system.alone else None,
         "passes": meta.get("passes"), "rows": meta.get("rows"),
         "memory": meta.get("peak_memory_mib"), "gpu_memory": meta.get("peak_gpu_memory_mib"),
         **{key: meta.get(key) for key in CONDITIONS}, **system.cost(),
@@ -192,6 +108,25 @@ def _row(system: System, name: str, comparison: Comparison, is_reference: bool) 
     both = [each.p_value for each in pairs[:2]]
     row["differs"] = not is_reference and all(p is not None and p < SIGNIFICANT for p in both)
     return row
+
+
+def _speeds(meta: Mapping[str, Any]) -> dict[str, float | None]:
+    """Seconds of audio per second of a decoding, with and without its encoder; None where meta.json does not tell."""
+    whole = meta.get("decode_seconds") or 0.0
+    decoder = whole - meta["seconds"].get("encode", 0.0) if meta.get("seconds") else 0.0
+    return {"rtfx": meta["audio_seconds"] / whole if whole else None,
+            "decoder_rtfx": meta["audio_seconds"] / decoder if decoder > 0 else None}
+
+
+def _compare_speeds(rows: Sequence[Row]) -> None:
+    """Where some decodings read their states from disk and all tell their parts, nobody's encoder counts."""
+    measured = [(row, "") for row in rows] + [(row, "_alone") for row in rows if row["alone"]]
+    encoders = {(row["alone"] if end else row)["encoder"] for row, end in measured}
+    if len(encoders) == 1 or not all(row[f"decoder_rtfx{end}"] for row, end in measured):
+        return
+    for row in rows:
+        row |= {"rtfx": row["decoder_rtfx"], "rtfx_alone": row["decoder_rtfx_alone"], "encoder": LEFT_OUT}
+        row["alone"] = row["alone"] and row["alone"] | {"encoder": LEFT_OUT}
 
 
 def on_front(row: Row, rows: Sequence[Row]) -> bool:
@@ -216,7 +151,7 @@ def _page(found: Mapping[str, dict[str, Any]], systems: Sequence[System], agains
     lines += ["![WER against RTFx; the line joins the systems that no other beats in both](comparison.png)", ""]
     lines += [*_legend(), "", "## Training", "", *_training(systems), "## Environments", *environment_lines(), ""]
     places = [place for system in systems for place in
-              (*(each.place for each in system.trainings), system.directory.parent, system.directory)]
+              (*(each.place for each in system.trainings), system.directory.parent, *system.directories)]
     return [*lines, "## Commands", "", "```bash", command, "```", "", *command_lines(places)]
 
 
@@ -244,13 +179,15 @@ def _verdicts(found: Mapping[str, Any], against: str) -> list[str]:
 def _conditions(rows: Sequence[Row]) -> list[str]:
     """What the speeds hold under; a warning where the systems ran under different conditions."""
     same, different, unknown = [], [], []
+    own = {row["system"]: row for row in rows}
+    alone = {f"{row['system']} at batch 1": row["alone"] for row in rows if row["alone"]}
     for key in CONDITIONS:
-        values = {row["system"]: str(row[key]) for row in rows if row[key] is not None}
-        if len(values) == len(rows) and len(set(values.values())) == 1:
+        decodings = own if key == "batch" else own | alone
+        values = {name: str(row[key]) for name, row in decodings.items() if row[key] is not None}
+        if len(values) == len(decodings) and len(set(values.values())) == 1:
             same.append(f"{key} {next(iter(values.values()))}")
         elif values:
-            different.append(f"{key}: " + ", ".join(f"{row['system']} {values.get(row['system'], 'not recorded')}"
-                                                    for row in rows))
+            different.append(f"{key}: " + ", ".join(f"{name} {values.get(name, 'not recorded')}" for name in decodings))
         else:
             unknown.append(key)
     lines = [f"Decoded by all alike: {'; '.join(same)}."] if same else []
@@ -269,8 +206,8 @@ def _legend() -> list[str]:
         "the number of systems.",
         f"- By speaker: whole speakers are drawn. Few say little about others, and the interval is then too short; the "
         f"p-value is left out for fewer than {FEWEST_SPEAKERS} (the JSON has it).",
-        "- RTFx: seconds of audio per second of decoding, wall clock, loading excluded; the sum over jobs. Where only "
-        "some systems encode, the encoder is left out of all.",
+        "- RTFx: seconds of audio per second of decoding, wall clock, loading excluded; the sum over jobs; in batches "
+        "as told, and one utterance at a time. Where only some systems encode, the encoder is left out of all.",
         "- passes, rows: evaluations of the network for an utterance, and token rows evaluated in them, means.",
         "- trained parameters, training minutes: of all trainings behind the weights in use, a part that was trained "
         "twice once; wall clock of training and validation.",

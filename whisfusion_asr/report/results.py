@@ -8,6 +8,7 @@ from whisfusion_asr.errors import UserError
 from whisfusion_asr.files import atomic_write
 from whisfusion_asr.report.environment import environment_lines
 from whisfusion_asr.report.files import read_json
+from whisfusion_asr.report.tables import cell
 from whisfusion_asr.report.training import training_lines
 from whisfusion_asr.scoring.error_rate import percent_text
 from whisfusion_asr.scoring.result_txt import read_sum_row
@@ -17,8 +18,8 @@ RATE_COLUMNS = (
     "set", "WER", "95 % interval", "errors", "words", "ins", "del", "sub", "mean over utterances", "CER", "TER",
     "WER of raw texts",
 )
-# Columns of settings that older decode directories do not tell: left out where none does.
-NEW_COLUMNS = ("selection", "batch_tokens", "dtype")
+# Columns that older decode directories do not tell: left out where none does.
+NEW_COLUMNS = ("rows", "selection", "batch", "dtype")
 SETTING_COLUMNS = ("set", "sampler", "candidates", "steps", "seed", "passes", "RTF", "device", "threads")
 
 
@@ -115,24 +116,25 @@ def decoding_lines(exp_dir: Path, sets: list[Path]) -> list[str]:
     metas = {name: read_json(decoded / "meta.json") for name, decoded in zip(names, sets, strict=True)}
     metas = {name: _flat(meta) for name, meta in metas.items() if meta}
     if metas:
-        columns = [*SETTING_COLUMNS, *(name for name in NEW_COLUMNS if any(name in meta for meta in metas.values()))]
+        told = [key for key in NEW_COLUMNS if any(meta.get(key) is not None for meta in metas.values())]
+        columns = [*SETTING_COLUMNS, *told]
         lines += ["", "|".join(["", *columns, ""]), "|---" * len(columns) + "|"]
         lines += [_setting_row(name, meta, columns) for name, meta in metas.items()]
     return lines
 
 
 def _flat(meta: dict[str, Any]) -> dict[str, Any]:
-    """A meta.json with the settings of its parts beside its own."""
-    return meta | (meta.get("sampler_conf") or {}) | (meta.get("engine_conf") or {})
+    """A meta.json with the sampler's settings beside it. Passes and rows are what was measured; steps: asked passes."""
+    conf = meta.get("sampler_conf") or {}
+    steps = len(conf["mask_ratios"]) if conf.get("mask_ratios") else conf.get("passes")
+    return conf | {"passes": None, "rows": None, "steps": steps} | meta
 
 
 def _setting_row(name: str, values: dict[str, Any], columns: list[str]) -> str:
-    """One row of the decoding settings; a setting that meta.json does not tell is `-`."""
-    if "mask_ratios" in values:
-        values.setdefault("steps", len(values["mask_ratios"]))
+    """One row of the decoding settings; what meta.json does not tell is `-`."""
     if values.get("control"):
         values["sampler"] = f"{values.get('sampler', '-')} (control: {values['control']})"
-    return "|".join(["", name, *(str(values.get(column.lower(), "-")) for column in columns[1:]), ""])
+    return "|".join(["", name, *(cell(values.get(column.lower())) for column in columns[1:]), ""])
 
 
 def _commands(exp_dir: Path, sets: list[Path]) -> list[str]:

@@ -20,7 +20,9 @@ from whisfusion_asr.scoring.bootstrap import (
 )
 from whisfusion_asr.scoring.error_rate import ErrorCounts, count_marks, percent_text
 from whisfusion_asr.scoring.mapsswe import Mapsswe, mapsswe
-from whisfusion_asr.scoring.trn import ascii_lower, read_trn, scored_speaker
+from whisfusion_asr.scoring.trn import ascii_lower, drawn_speakers, other_utterances, read_trn
+
+UNITS = {"wer": "words", "cer": "characters", "ter": "tokens"}
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class ScoredSet:
 
     @property
     def speakers(self) -> list[str]:
-        """The speaker of each utterance, as in the rows of result.txt."""
-        return [scored_speaker(each) for each in self.identifiers]
+        """The speaker of each utterance, whose utterances are drawn together."""
+        return drawn_speakers(self.identifiers)
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,9 @@ def read_score_dir(directory: str | Path) -> ScoredSet:
     """
     directory = Path(directory)
     references, hypotheses = read_trn(directory / "ref.trn"), read_trn(directory / "hyp.trn")
-    if references.keys() != hypotheses.keys():
-        raise UserError(f"{directory}: ref.trn and hyp.trn hold different utterances; score again to rewrite them")
+    if others := other_utterances(references, hypotheses):
+        raise UserError(f"{directory}: hyp.trn holds other utterances than ref.trn: {others}; score again to rewrite "
+                        "both")
     lower = {name: ascii_lower(text) for name, text in references.items()}
     marks = align_texts([(text, ascii_lower(hypotheses[name])) for name, text in lower.items()])
     return ScoredSet(str(directory), [ascii_lower(name) for name in lower], list(lower.values()), marks)
@@ -125,9 +128,8 @@ def compare_systems(a: ScoredSet, b: ScoredSet, replicates: int = REPLICATES, se
 def _in_order_of(a: ScoredSet, b: ScoredSet) -> ScoredSet:
     """B with its utterances in the order of A."""
     places = {identifier: place for place, identifier in enumerate(b.identifiers)}
-    if differing := sorted(places.keys() ^ set(a.identifiers)):
-        which = f"{len(differing)} in one of them only, {differing[0]} first"
-        raise UserError(f"{b.place}: utterances differ from {a.place} ({which}); score both systems on the same set")
+    if others := other_utterances(dict.fromkeys(a.identifiers), places):
+        raise UserError(f"{b.place}: utterances differ from {a.place}: {others}; score both systems on the same set")
     order = [places[identifier] for identifier in a.identifiers]
     references, marks = [b.references[place] for place in order], [b.marks[place] for place in order]
     for identifier, old, new in zip(a.identifiers, a.references, references, strict=True):
@@ -166,6 +168,7 @@ def comparison_lines(comparison: Comparison, measure: str) -> list[str]:
         for name, rate in (("A", comparison.a), ("B", comparison.b))
     ]
     tested = comparison.mapsswe
-    lines.append(f"B - A {points_text(comparison.difference)} points on {comparison.utterances} utterances")
+    lines.append(f"B - A {points_text(comparison.difference)} points on {comparison.utterances} utterances, "
+                 f"{comparison.a.reference_length} reference {UNITS[measure]}")
     lines += [f"    paired bootstrap: {each}" for each in (comparison.by_utterance, comparison.by_speaker)]
     return [*lines, f"    MAPSSWE: p {p_text(tested.p_value)} ({tested.segments} segments)"]

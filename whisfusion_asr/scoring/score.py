@@ -17,11 +17,10 @@ from whisfusion_asr.scoring.bootstrap import Interval, rate_interval
 from whisfusion_asr.scoring.error_rate import ErrorCounts, count_marks, percent_text
 from whisfusion_asr.scoring.normalize import described, get_normalizer
 from whisfusion_asr.scoring.result_txt import AlignedUtterance, result_txt
-from whisfusion_asr.scoring.trn import ascii_lower, escape, scored_speaker, trn_id
+from whisfusion_asr.scoring.trn import ascii_lower, drawn_speakers, escape, listed, other_utterances, trn_id
 
 Split = Callable[[str], list[str]]
 SCORE_FILES = ("ref.trn", "hyp.trn", "result.txt")
-LISTED_KEYS = 5
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def score_files(
     references, hypotheses = read_texts(ref), read_texts(hyp)
     _check_keys(references, hypotheses, ref, hyp)
     ids = _trn_ids(references, utt2spk)
-    speakers = [scored_speaker(ascii_lower(each)) for each in ids] if utt2spk else None
+    speakers = drawn_speakers([ascii_lower(each) for each in ids]) if utt2spk else None
     pairs = [(text, hypotheses[key]) for key, text in references.items()]
     clean = [(_one_blank(normalize(old)), _one_blank(normalize(new))) for old, new in pairs]
     splits: dict[str, Split | None] = {"wer": normalize.words, "cer": normalize.characters, "ter": tokenizer}
@@ -183,16 +182,8 @@ def read_texts(path: str | Path) -> dict[str, str]:
 
 def _check_keys(references: dict[str, str], hypotheses: dict[str, str], ref: str | Path, hyp: str | Path) -> None:
     """sclite scores what both files hold and is silent about the rest; a rate over a part of a set is refused here."""
-    missing = [key for key in references if key not in hypotheses]
-    extra = [key for key in hypotheses if key not in references]
-    if missing or extra:
-        kinds = ((missing, "missing"), (extra, "extra"))
-        parts = ", ".join(f"{len(keys)} {what} ({_listed(keys)})" for keys, what in kinds if keys)
-        raise UserError(f"{hyp}: utterances differ from {ref}: {parts}; nothing is scored, decode exactly this set")
-
-
-def _listed(keys: list[str]) -> str:
-    return ", ".join(keys[:LISTED_KEYS]) + (" ..." if len(keys) > LISTED_KEYS else "")
+    if others := other_utterances(references, hypotheses):
+        raise UserError(f"{hyp}: utterances differ from {ref}: {others}; nothing is scored, decode exactly this set")
 
 
 def _trn_ids(references: dict[str, str], utt2spk: str | Path | None) -> list[str]:
@@ -202,7 +193,7 @@ def _trn_ids(references: dict[str, str], utt2spk: str | Path | None) -> list[str
     speakers = read_texts(utt2spk)
     missing = [key for key in references if not speakers.get(key)]
     if missing:
-        which = f"{len(missing)} utterances ({_listed(missing)})"
+        which = f"{len(missing)} utterances ({listed(missing)})"
         raise UserError(f"{utt2spk}: no speaker for {which}; add lines `key speaker`")
     return [trn_id(speakers[key], key) for key in references]
 

@@ -7,12 +7,13 @@ name (`<lbrace>` ...) in references and hypotheses alike, which changes no align
 """
 
 import string
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from whisfusion_asr.errors import UserError
 
+LISTED = 50
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _UPPER = str.maketrans(string.ascii_lowercase, string.ascii_uppercase)
 _NAMES = {
@@ -82,3 +83,34 @@ def read_trn(path: str | Path) -> dict[str, str]:
 def scored_speaker(identifier: str) -> str:
     """The speaker as `sclite -i rm` sees it: what precedes the first hyphen (`(121-121726-...)` is speaker 121)."""
     return identifier[1:].partition("-")[0]
+
+
+def drawn_speakers(identifiers: Sequence[str]) -> list[str]:
+    """The speaker of each utterance of a set, for drawing whole speakers.
+
+    sclite's, so that LibriSpeech's READER-CHAPTER is a reader. That of utt2spk where sclite's is none: where every
+    utterance is its own speaker because speakers are unknown, and where all share what precedes the hyphen, a corpus.
+    """
+    scored, full = [scored_speaker(each) for each in identifiers], [_full_speaker(each) for each in identifiers]
+    unknown = all(f"({speaker}-{speaker})" == each for speaker, each in zip(full, identifiers, strict=True))
+    return full if unknown or len(set(scored)) == 1 else scored
+
+
+def _full_speaker(identifier: str) -> str:
+    """The longest S of `(S-U)` with which U begins, as Kaldi wants it of utterances; sclite's where there is none."""
+    pair = identifier[1:-1]
+    ends = [place for place, letter in enumerate(pair) if letter == "-" and pair[place + 1 :].startswith(pair[:place])]
+    return pair[: ends[-1]] if ends else scored_speaker(identifier)
+
+
+def other_utterances(expected: Collection[str], found: Collection[str]) -> str:
+    """How the utterances found differ from those expected: `2 missing (a, b), 1 extra (c)`; empty where they do not."""
+    kinds = (([key for key in expected if key not in found], "missing"),
+             ([key for key in found if key not in expected], "extra"))
+    return ", ".join(f"{len(keys)} {what} ({listed(keys)})" for keys, what in kinds if keys)
+
+
+def listed(keys: Sequence[str]) -> str:
+    """Utterances for a message of one line: all of them up to LISTED, and how many more."""
+    more = len(keys) - LISTED
+    return ", ".join(keys[:LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -12,8 +12,9 @@ from whisfusion_asr.decoding.conf import check_choice, check_keys
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.files import atomic_write
 from whisfusion_asr.recipe.options import Options
+from whisfusion_asr.report.systems import shared_normalizer
 from whisfusion_asr.report.tables import Columns, table
-from whisfusion_asr.scoring import ScoredSet, compare_systems, rate_interval, read_score_dir
+from whisfusion_asr.scoring import compare_systems, rate_interval, read_score_dir
 from whisfusion_asr.studies.sweep_page import comparison_cells, interval_cell
 
 KEYS = ("reference", "common", "runs", "published")
@@ -95,16 +96,16 @@ def run_words(recipe: str | Path, options: dict[str, str], expdir: str, more: Se
 
 
 def compare_runs(ablation: Ablation, recipe: str | Path, expdir: str) -> dict[str, list[dict[str, Any]]]:
-    """Rows of each decoded set that every run has: `<decoding>/<set>` -> name, tag, WER, intervals, against reference.
+    """Rows of each decoded set that every run has: `<decoding>/<set>` -> name, WER, intervals, against reference.
 
-    raises UserError: no set is scored in all runs
+    raises UserError: no set is scored in all runs, or one was with different normalizers
     """
     places = {name: Path(recipe, expdir, ablation.runs[name]["asr_tag"]) for name in ablation.order}
     shared = set.intersection(*(_scored_sets(place) for place in places.values()))
     if not shared:
         raise UserError(f"{Path(recipe, expdir)}: no set is decoded and scored by all of {', '.join(places)}; "
                         "let the runs reach --stop_stage score with the same inference_config")
-    return {name: _rows(ablation, {run: read_score_dir(place / name / "score_wer") for run, place in places.items()})
+    return {name: _rows(ablation, name, {run: place / name for run, place in places.items()})
             for name in sorted(shared)}
 
 
@@ -112,17 +113,20 @@ def _scored_sets(place: Path) -> set[str]:
     return {str(found.parent.parent.relative_to(place)) for found in place.glob("*/*/score_wer/ref.trn")}
 
 
-def _rows(ablation: Ablation, scored: dict[str, ScoredSet]) -> list[dict[str, Any]]:
+def _rows(ablation: Ablation, name: str, decoded: dict[str, Path]) -> list[dict[str, Any]]:
+    normalizer = shared_normalizer(name, decoded)
+    scored = {run: read_score_dir(place / "score_wer") for run, place in decoded.items()}
     reference, rows = scored[ablation.reference], []
-    for name, system in scored.items():
+    for run, system in scored.items():
         counts = system.counts
         errors, words = sum(c.errors for c in counts), sum(c.reference_length for c in counts)
         intervals = {"interval_by_utterance": rate_interval(counts).as_json(),
                      "interval_by_speaker": rate_interval(counts, system.speakers).as_json()}
         compared = None if system is reference else compare_systems(reference, system)
-        rows.append({"run": name, "options": ablation.runs[name], "wer": 100 * errors / words, "errors": errors,
-                     "reference_length": words, **intervals, **comparison_cells(compared),
-                     "published": ablation.published.get(name), "against_reference": compared and compared.as_json()})
+        rows.append({"run": run, "options": ablation.runs[run], "wer": 100 * errors / words, "errors": errors,
+                     "reference_length": words, "utterances": len(counts), "normalizer": normalizer,
+                     **intervals, **comparison_cells(compared), "published": ablation.published.get(run),
+                     "against_reference": compared and compared.as_json()})
     return rows
 
 
@@ -135,7 +139,10 @@ def write_ablation(ablation: Ablation, found: dict[str, list[dict[str, Any]]], o
         cells = [{**row, "interval": interval_cell(row["interval_by_utterance"]),
                   "interval_speaker": f"{interval_cell(row['interval_by_speaker'])} "
                   f"({row['interval_by_speaker']['units']})"} for row in rows]
-        lines += [f"## {name}", "", *table(COLUMNS, cells)]
+        first = rows[0]
+        facts = (f"{first['utterances']} utterances, {first['reference_length']} reference words, normalizer "
+                 f"{first['normalizer'] or 'not recorded'}.")
+        lines += [f"## {name}", "", facts, "", *table(COLUMNS, cells)]
     lines += [NOTE.format(reference=ablation.reference)]
     with atomic_write(f"{out}.md") as file:
         file.write("\n".join(lines) + "\n")

@@ -16,8 +16,9 @@ from whisfusion_asr.studies.front import pareto_front, recommended
 COLUMNS: Columns = {
     "shown": ("point", None), "wer": ("WER", 2), "interval": ("95 % interval by utterance", None),
     "interval_speaker": ("by speaker", None), "oracle_wer": ("oracle WER", 2), "passes": ("passes", 2),
-    "rows": ("rows", 2), "decode_seconds": ("seconds", 2), "cpu_seconds": ("CPU seconds", 2), "rtf": ("RTF", 5),
-    "difference": ("above the lowest", None), "mapsswe": ("p, MAPSSWE", None), "bootstrap": ("p, bootstrap", None),
+    "rows": ("rows", 2), "decode_seconds": ("seconds", 2), "selecting": ("selection %", 1),
+    "cpu_seconds": ("CPU seconds", 2), "rtf": ("RTF", 5), "difference": ("above {}", None),
+    "mapsswe": ("p, MAPSSWE", None), "bootstrap": ("p, bootstrap", None),
     "bootstrap_speaker": ("p, by speaker", None), "fronts": ("on the front", None),
 }
 SEEDS: Columns = {
@@ -25,24 +26,35 @@ SEEDS: Columns = {
     "lowest": ("lowest", 2), "highest": ("highest", 2),
 }
 SEEDS_NOTE = "The deviation is the decoder's own chance between seeds; the test set's comes on top: the intervals."
-NOTES = (
+NOTE = (
     "WER in percent of the reference words; the oracle takes the best candidate of each utterance and is no result. "
     "Passes and rows (canvases evaluated) are means of an utterance, seconds are those of the whole set: decoding and "
-    "selection, states given, after a warm-up, in the median of the repeats; CPU seconds are the process's, which "
-    "other work on the machine disturbs less. The one row of ctc_greedy is the CTC head's, not the decoder's. A point "
-    "is on a front if no other has fewer rows (or seconds) at no more errors, or fewer errors at no higher cost.",
-    "The p-values compare a point with the one of lowest WER. That one was chosen on this very set, among all of "
-    "them: its WER flatters it, and the p-values are too small by that choice; confirm a setting on another set. "
+    "selection, states given, after a warm-up, in the median of the repeats; selection % is its share of them; CPU "
+    "seconds are the process's, which other work on the machine disturbs less. The one row of ctc_greedy is the CTC "
+    "head's, not the decoder's. A point is on a front if no other has fewer rows (or seconds) at no more errors, or "
+    "fewer errors at no higher cost."
+)
+CHOSEN = (
+    "That one was chosen on this very set, among all of them: its WER flatters it, and the p-values are too small by "
+    "that choice; confirm a setting on another set. "
+)
+SPEAKERS = (
     "The number of speakers stands behind their interval: drawing few of them gives too short an interval and too "
-    "small a p-value.",
+    "small a p-value."
 )
 
 
-def compare_points(rows: Sequence[dict[str, Any]]) -> tuple[int, list[Comparison | None]]:
-    """Place of the lowest WER (the first one on ties), and every other point compared with it."""
-    best = min(range(len(rows)), key=lambda i: rows[i]["wer"])
+def place_of(rows: Sequence[dict[str, Any]], name: str = "") -> int:
+    """Place of the point of this name; without a name that of the lowest WER, the first one on ties."""
+    if name:
+        return [row["name"] for row in rows].index(name)
+    return min(range(len(rows)), key=lambda i: rows[i]["wer"])
+
+
+def compare_points(rows: Sequence[dict[str, Any]], reference: int) -> list[Comparison | None]:
+    """Every point compared with the one at this place, None for itself."""
     scored = [read_score_dir(Path(row["place"], "score_wer")) for row in rows]
-    return best, [None if i == best else compare_systems(scored[best], each) for i, each in enumerate(scored)]
+    return [None if i == reference else compare_systems(scored[reference], each) for i, each in enumerate(scored)]
 
 
 def comparison_cells(compared: Comparison | None) -> dict[str, str]:
@@ -81,26 +93,27 @@ def interval_cell(found: Interval | dict[str, Any]) -> str:
 
 
 def write_sweep(rows: Sequence[dict[str, Any]], out: str | Path, name: str, target: str, tolerance: float | None,
-                facts: dict[str, str], command: str, figures: bool) -> dict[str, Any]:
+                facts: dict[str, str], command: str, figures: bool, against: str = "") -> dict[str, Any]:
     """Write OUT/NAME.md, OUT/NAME.json and OUT/NAME.png; returns what the JSON file holds.
 
     rows: of `run_sweep`; facts: conditions for the head of the page; figures: draw one (needs matplotlib)
+    against: name of the point that the others are tested against, "" for that of the lowest WER
     raises UserError: as `recommended`; no matplotlib
     """
     out = Path(out)
     place, rule = recommended(rows, target, tolerance)
-    best, compared = compare_points(rows)
+    compared = compare_points(rows, place_of(rows, against))
     errors = [row["wer"] for row in rows]
     fronts = {"rows": pareto_front([row["rows"] for row in rows], errors),
               "seconds": pareto_front([row["decode_seconds"] for row in rows], errors)}
     names = {cost: [rows[i]["name"] for i in front] for cost, front in fronts.items()}
     found = {
-        "facts": facts, "command": command, "lowest_wer": rows[best]["name"], "fronts": names,
+        "facts": facts, "command": command, "lowest_wer": rows[place_of(rows)]["name"],
+        "against": against or None, "fronts": names,
         "recommended": {"name": rows[place]["name"], "target": target, "rule": rule,
                         "settings": rows[place]["settings"]},
         "over_seeds": over_seeds(rows),
-        "points": [{**row, "against_lowest": each and each.as_json()}
-                   for row, each in zip(rows, compared, strict=True)],
+        "points": [{**row, "comparison": each and each.as_json()} for row, each in zip(rows, compared, strict=True)],
     }
     if figures:
         with atomic_write(out / f"{name}.png", "wb") as file:
@@ -118,16 +131,22 @@ def _cells(row: dict[str, Any], compared: Comparison | None, place: int,
            fronts: dict[str, list[int]]) -> dict[str, Any]:
     by_speaker = row["interval_by_speaker"]
     on = [cost for cost, front in fronts.items() if place in front]
+    whole = row["decode_seconds"]
     return {**row, **comparison_cells(compared), "shown": row["name"], "fronts": ", ".join(on) or "-",
+            "selecting": 100 * row["seconds"].get("select", 0.0) / whole if whole else None,
             "interval": interval_cell(row["interval_by_utterance"]),
             "interval_speaker": f"{interval_cell(by_speaker)} ({by_speaker['units']})"}
 
 
 def _page(name: str, found: dict[str, Any], cells: list[dict[str, Any]], figures: bool) -> list[str]:
-    chosen = found["recommended"]
+    chosen, against = found["recommended"], found["against"]
+    heading, decimals = COLUMNS["difference"]
+    columns = COLUMNS | {"difference": (heading.format(against or "the lowest"), decimals)}
+    lowest = "the one of lowest WER. " + CHOSEN
+    tested = f"The p-values compare a point with {f'`{against}`. ' if against else lowest}{SPEAKERS}"
     lines = [f"# {name}", "", "Made by:", "", "```sh", found["command"], "```", "",
-             "; ".join(f"{key}: {value}" for key, value in found["facts"].items()) + ".", "", *table(COLUMNS, cells)]
-    lines += [line for note in NOTES for line in (note, "")]
+             "; ".join(f"{key}: {value}" for key, value in found["facts"].items()) + ".", "", *table(columns, cells),
+              NOTE, "", tested, ""]
     if found["over_seeds"]:
         lines += ["Over seeds:", "", *table(SEEDS, found["over_seeds"]), SEEDS_NOTE, ""]
     lines += [f"Front, WER against {cost}: {', '.join(names)}." for cost, names in found["fronts"].items()]

@@ -203,6 +203,20 @@ def test_an_easy_utterance_gets_few_candidates_and_passes(run):
     assert shares[:3] == [(1, 1), (2, 2), (3, 4)]
 
 
+@pytest.mark.parametrize("first_pass", ["argmax", "sample"])
+def test_what_adaptive_passes_leave_out_costs_no_probability(run, first_pass):
+    """Slots that only a cancelled pass would have hidden keep theirs, as they do where every pass is read."""
+    conf = {"candidates": 6, "adaptive_full": 11.0, "mask_ratios": [1.0, 0.5, 0.4, 0.3], "first_pass": first_pass}
+    (lazy, _), (whole, _) = (run(toy(2, 30, 4.0), 30, CanvasSpec(30), "pdd", trace=trace, **conf)
+                             for trace in (False, True))
+    assert lazy.passes == whole.passes == 3
+    assert [c.tokens for c in lazy.candidates] == [c.tokens for c in whole.candidates]
+    for one, other in zip(lazy.candidates, whole.candidates, strict=True):
+        assert min(one.token_confidence, default=1.0) > 0
+        assert one.token_confidence == pytest.approx(other.token_confidence, abs=1e-6)
+        assert one.confidence == pytest.approx(other.confidence, abs=1e-6)
+
+
 @pytest.mark.parametrize(("name", "conf", "message"), [
     ("pdd", {"candidates": 0}, "sampler_conf: candidates: expected at least 1, got 0"),
     ("pdd", {"passes": 4, "mask_ratios": [1.0, 0.9, 0.85]}, "passes: 4 needs 4 mask_ratios, got 3: "),

@@ -63,21 +63,16 @@ def pdd_fill(start: Start, spec: CanvasSpec, options: EnginePddOptions, utt_id: 
     """
     hidden, draw = _plan(start, spec, options, utt_id)
     whole = whole or options.reads_every_pass
-    candidates, passes = options.candidates, len(hidden)
+    candidates = options.candidates
     canvas = start.tokens.repeat(candidates, 1)
     filled_with = start.confidence.repeat(candidates, 1)
     largest, flags = None, ()
     step = 0
-    while step < passes:
-        before, hide = canvas, hidden[step]
-        canvas = canvas.masked_fill(hide, spec.mask_id)
+    while step < len(hidden):
+        before = canvas
+        canvas = canvas.masked_fill(hidden[step], spec.mask_id)
         adapts = step == 0 and options.adaptive_stop + options.adaptive_full > 0
-        keep_all = whole or adapts or step == passes - 1
-        needed = hide if keep_all else hide & ~hidden[step + 1]
-        asked = needed
-        if options.confidence == "published" and keep_all:
-            asked = torch.ones_like(hide)
-        sure = None if keep_all else needed & ~hidden[step + 1 :].any(0)  # what is hidden again loses its probability
+        needed, asked, sure = _needed(hidden[step:], whole or adapts, options.confidence == "published")
         answer = yield Ask(canvas, asked, start.text, sure, draw=draw if step == 0 else None)
         token, probability, largest = answer.token, answer.probability, answer.probability
         if answer.drawn is not None:
@@ -86,18 +81,30 @@ def pdd_fill(start: Start, spec: CanvasSpec, options: EnginePddOptions, utt_id: 
         canvas = torch.where(needed, token, canvas)
         filled_with = torch.where(needed, probability, filled_with)
         step += 1
-        if answer.last and step < passes:
+        if answer.last and step < len(hidden):
             flags = ("budget",)
             break
         if adapts:
             candidates, passes = _adapted(canvas, answer.probability, spec, options)
+            hidden = hidden[:passes]
         if options.stop_when_stable and step > 1 and _stable(before, canvas, spec):
             break
-        if options.keep and step < passes:
+        if options.keep and step < len(hidden):
             candidates = min(candidates, options.keep[step - 1])
         kept = _best(canvas, filled_with, candidates, spec)
         canvas, filled_with, largest, hidden = canvas[kept], filled_with[kept], largest[kept], hidden[:, kept]
     return Filled(canvas, filled_with, largest if options.confidence == "published" else None, flags)
+
+
+def _needed(hidden: Tensor, whole: bool, published: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Slots that a pass fills, slots that it predicts, and those whose probability counts (None: of all), (K, L) each.
+
+    hidden: (N, K, L), of this pass and of those that will follow: what they hide again loses its probability.
+    """
+    if whole or len(hidden) == 1:
+        return hidden[0], torch.ones_like(hidden[0]) if published else hidden[0], None
+    needed = hidden[0] & ~hidden[1]
+    return needed, needed, needed & ~hidden[1:].any(0)
 
 
 def _plan(start: Start, spec: CanvasSpec, options: EnginePddOptions, utt_id: str) -> tuple[Tensor, Tensor | None]:

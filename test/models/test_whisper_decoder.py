@@ -132,8 +132,8 @@ def test_it_can_still_read_from_left_to_right(toy_whisper: Path, pieces: list[st
 def test_both_directions_run_in_other_arithmetic(toy_whisper: Path, pieces: list[str], toy, acoustics, before: bool,
                                                  options: RunOptions) -> None:
     """As the engine calls them: the network's slots, and the slots foretold from those before them."""
-    other, canvas, lengths = prepare(build(toy_whisper, pieces), options, "eager"), canvases(toy, 4), torch.full((3,), 8)
-    rows, asked = torch.tensor([2, 0, 2, 1]), torch.ones(4, 8, dtype=torch.bool)
+    other, canvas = prepare(build(toy_whisper, pieces), options, "eager"), canvases(toy, 4)
+    lengths, rows, asked = torch.full((3,), 8), torch.tensor([2, 0, 2, 1]), torch.ones(4, 8, dtype=torch.bool)
     with torch.no_grad():
         wanted, found = (torch.cat(list(Predictor(one, one.read(acoustics, 8), lengths, before)(canvas, rows, asked)))
                          for one in (toy, other))

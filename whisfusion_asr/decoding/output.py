@@ -19,7 +19,10 @@ class Transcript:
     """Result of one utterance, a line of candidates.jsonl.
 
     passes, rows: network evaluations, and canvases evaluated in all; words: of the chosen text, each with the
-    confidence of its least sure token; trace: the canvases of every pass, where they were asked for
+    confidence of its least sure token
+    trace: where it was asked for, of every pass the canvases that the network was `shown` and its `guess` at them, as
+    pieces joined by blanks, the `confidence` of each token of the guess, and which of the first pass's `rows` each of
+    these canvases is; kept: with a trace, which of them each candidate is
     chosen: index of the candidate that the text is; None for a text that is composed of several
     flags: canvas_full (no room left), early_end (text behind the end, or less than half of what CTC counted), stalled
         (slots filled without the sampler's consent), budget (out of time), silence (nothing was said)
@@ -40,12 +43,13 @@ class Transcript:
     words: list[dict[str, Any]] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     timing: dict[str, float] = field(default_factory=dict)
-    trace: list[dict[str, list[str]]] = field(default_factory=list)
+    trace: list[dict[str, Any]] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
         """What candidates.jsonl holds; no trace where there is none."""
         values = asdict(self)
-        return values if self.trace else {key: value for key, value in values.items() if key != "trace"}
+        return values if self.trace else {key: value for key, value in values.items() if key not in ("trace", "kept")}
 
 
 def part_dir(out: Path, job: int) -> Path:

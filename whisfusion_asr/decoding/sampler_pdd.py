@@ -8,7 +8,7 @@ from torch import Tensor
 
 from whisfusion_asr.decoding.fill import Fill, Filled, row_confidence, same_text, scored_slots
 from whisfusion_asr.decoding.given import Start
-from whisfusion_asr.decoding.network import Ask
+from whisfusion_asr.decoding.network import Ask, taken
 from whisfusion_asr.decoding.pdd import PddOptions, candidate_uniforms
 from whisfusion_asr.diffusion.canvas import CanvasSpec
 from whisfusion_asr.errors import UserError
@@ -63,7 +63,7 @@ def pdd_fill(start: Start, spec: CanvasSpec, options: EnginePddOptions, utt_id: 
     """
     hidden, draw = _plan(start, spec, options, utt_id)
     whole = whole or options.reads_every_pass
-    candidates = options.candidates
+    candidates, rows = options.candidates, torch.arange(options.candidates)
     canvas = start.tokens.repeat(candidates, 1)
     filled_with = start.confidence.repeat(candidates, 1)
     largest, flags = None, ()
@@ -73,11 +73,10 @@ def pdd_fill(start: Start, spec: CanvasSpec, options: EnginePddOptions, utt_id: 
         canvas = canvas.masked_fill(hidden[step], spec.mask_id)
         adapts = step == 0 and options.adaptive_stop + options.adaptive_full > 0
         needed, asked, sure = _needed(hidden[step:], whole or adapts, options.confidence == "published")
-        answer = yield Ask(canvas, asked, start.text, sure, draw=draw if step == 0 else None)
-        token, probability, largest = answer.token, answer.probability, answer.probability
-        if answer.drawn is not None:
-            token = torch.cat((token[:1], answer.drawn[1:]))
-            probability = torch.cat((probability[:1], answer.drawn_probability[1:]))
+        ask = Ask(canvas, asked, start.text, sure, draw=None if step else draw, greedy=1, filled_with=filled_with,
+                  rows=rows)
+        answer = yield ask
+        largest, (token, probability) = answer.probability, taken(ask, answer)
         canvas = torch.where(needed, token, canvas)
         filled_with = torch.where(needed, probability, filled_with)
         step += 1
@@ -92,8 +91,9 @@ def pdd_fill(start: Start, spec: CanvasSpec, options: EnginePddOptions, utt_id: 
         if options.keep and step < len(hidden):
             candidates = min(candidates, options.keep[step - 1])
         kept = _best(canvas, filled_with, candidates, spec)
-        canvas, filled_with, largest, hidden = canvas[kept], filled_with[kept], largest[kept], hidden[:, kept]
-    return Filled(canvas, filled_with, largest if options.confidence == "published" else None, flags)
+        rows, hidden = rows[kept], hidden[:, kept]
+        canvas, filled_with, largest = canvas[kept], filled_with[kept], largest[kept]
+    return Filled(canvas, filled_with, largest if options.confidence == "published" else None, flags, rows)
 
 
 def _needed(hidden: Tensor, whole: bool, published: bool) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from whisfusion_asr.decoding.fill import Fill, Filled
 from whisfusion_asr.decoding.given import Start
-from whisfusion_asr.decoding.network import Answer, Ask
+from whisfusion_asr.decoding.network import Answer, Ask, taken
 from whisfusion_asr.decoding.pdd import PddOptions, candidate_uniforms
 from whisfusion_asr.diffusion.canvas import CanvasSpec
 from whisfusion_asr.errors import UserError
@@ -250,10 +250,9 @@ def unmask_fill(start: Start, spec: CanvasSpec, options: UnmaskOptions, utt_id: 
         if not hidden.any():
             break
         draw = uniforms() if samples else None
-        answer = yield Ask(canvas, hidden, start.text, entropy=options.entropy, draw=draw)
-        token, probability = answer.token, answer.probability
-        if draw is not None:
-            token, probability = answer.drawn, answer.drawn_probability
+        ask = Ask(canvas, hidden, start.text, entropy=options.entropy, draw=draw, filled_with=filled_with)
+        answer = yield ask
+        token, probability = taken(ask, answer)
         fill = options.slots(Step(step, answer, hidden, total, uniforms() if uniforms else None))
         if (answer.last or step == passes - 1) and not torch.equal(fill, hidden):
             fill, flags = hidden, ("budget",) if answer.last else ("stalled",)

@@ -34,19 +34,18 @@ class EnginePddOptions(PddOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        ratios, given = self.mask_ratios, list(self.mask_ratios)
+        ratios = self.mask_ratios
+        if self.passes is not None and self.passes < 1:
+            raise UserError(f"passes: expected at least 1, got {self.passes}; leave it out, mask_ratios has "
+                            f"{len(ratios)}")
         if self.passes is not None and self.passes != len(ratios):
-            raise UserError(f"passes: {self.passes} needs {self.passes} mask_ratios, got {len(ratios)}: {given}")
-        if not all(r > 0 for r in ratios):
-            raise UserError(f"mask_ratios: expected numbers in (0, 1], got {given}")
-        if any(after > before for before, after in zip(ratios, ratios[1:], strict=False)):
-            raise UserError(f"mask_ratios: expected numbers that do not rise, got {given}")
+            raise UserError(f"passes: {self.passes} needs {self.passes} mask_ratios, got {len(ratios)}: {list(ratios)}")
         rows = (self.candidates, *self.keep)
         if self.keep and len(self.keep) != len(ratios) - 1:
             raise UserError(f"keep: {len(ratios)} passes need {len(ratios) - 1} numbers of rows, got {list(self.keep)}")
         if any(after > before for before, after in zip(rows, self.keep, strict=False)) or min(rows) < 1:
             raise UserError(f"keep: expected {self.candidates} or less, not rising, down to 1; got {list(self.keep)}")
-        if self.adaptive_stop < 0 or self.adaptive_full < 0:
+        if not (self.adaptive_stop >= 0 and self.adaptive_full >= 0):
             raise UserError("adaptive_stop and adaptive_full: expected 0 or more wrong tokens")
 
     @property

@@ -171,7 +171,7 @@ class BoundedOptions(UnmaskOptions):
     def __post_init__(self) -> None:
         _check_max_passes(self.max_passes)
         _check_choice("rule", self.rule, ("sum_minus_max", "sum"))
-        if self.gamma < 0:
+        if not self.gamma >= 0:
             raise UserError(f"gamma: expected 0 or more nats, got {self.gamma}")
 
     @property
@@ -218,14 +218,18 @@ class EntropyOptions(BoundedOptions):
 
 @dataclass(frozen=True)
 class PositionOptions(BoundedOptions):
-    """pbeb: ordered by ln(confidence) - bias * slot; a logarithm, for confidence * exp(-bias * slot) underflows."""
+    """pbeb: ordered by ln(confidence) - bias * slot; a logarithm, for confidence * exp(-bias * slot) underflows.
+
+    max_passes: as in the paper, after 32 the rest is filled at once
+    """
 
     gamma: float = 0.05
+    max_passes: int | None = 32
     bias: float = 0.2
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.bias < 0:
+        if not self.bias >= 0:
             raise UserError(f"bias: expected 0 or more per slot, got {self.bias}")
 
     def key(self, answer: Answer) -> Tensor:

@@ -80,7 +80,7 @@ class EngineOptions:
     def __post_init__(self) -> None:
         if self.batch_tokens is not None and self.batch_tokens < 1:
             raise UserError(f"batch_tokens: expected at least 1, got {self.batch_tokens}")
-        if self.budget_ms is not None and self.budget_ms <= 0:
+        if self.budget_ms is not None and not self.budget_ms > 0:
             raise UserError(f"budget_ms: expected more than 0 milliseconds, got {self.budget_ms}")
         for name in ("silence", "draft"):
             value = getattr(self, name)

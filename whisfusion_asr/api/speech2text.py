@@ -288,8 +288,7 @@ class Speech2Text:
         return Transcript(
             utterance.utt_id, utterance.duration, text, self.pieces(found.tokens), found.tokens, found.confidence,
             canvas=length, passes=decoded.passes, rows=decoded.rows, candidates=records, chosen=found.chosen,
-            selection=name, words=words, flags=flags, timing=timing, trace=trace,
-            kept=decoded.kept,
+            selection=name, words=words, flags=flags, timing=timing, trace=trace, kept=decoded.kept,
         )
 
     def timed(self, words: list[Word], tokens: list[int], utterance: Utterance, logits: Tensor | None, row: int,

@@ -63,8 +63,10 @@ class EngineOptions:
 
     batch_tokens: slots and frames that one batch may hold: utterances * (K * canvas + frames), padding included;
         null for what suits the device (BATCH_TOKENS)
-    budget_ms: time for one utterance, after which its best transcript so far counts; null for no limit. Utterances
-        are then decoded one by one, and the text depends on the machine's speed.
+    budget_ms: time for one utterance, from its encoder states to the last pass, after which its best transcript so far
+        counts; null for no limit. Drafting and CTC are in it; encoding before it, selection and word times behind it
+        are not. The first pass is made in any case, a further one if there is time for one as long as the last.
+        Utterances are then decoded one by one, and the text depends on the machine's speed.
     silence: the transcript is empty if CTC hears no token, or none of a mean probability of at least this; without a
         CTC head if the first pass finds no token, or none so sure; null for the experiment's own bound (`whisfusion
         calibrate`, which a recipe calls), or for taking everything for speech where it has none

@@ -5,6 +5,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from whisfusion_asr.benchmark.harness import Report
 from whisfusion_asr.bin import benchmark
@@ -33,6 +34,18 @@ def test_common_and_own_options_reach_the_benchmark(fake, tmp_path, capsys):
     assert "# Fake" in printed and "| x | 1.5 |" in printed and f"wrote {tmp_path}/fake.json and" in printed
     machine = json.loads((tmp_path / "fake.json").read_text())["environment"]
     assert {"cpu", "threads", "load", "load after", "gemm fp32 GFLOP/s", "gemm fp32 GFLOP/s after"} <= set(machine)
+
+
+def test_the_threads_are_set_and_recorded(fake, capsys):
+    before = torch.get_num_threads()
+    try:
+        benchmark.main(["fake", "--threads", str(before + 1)])
+        assert torch.get_num_threads() == before + 1 and f"- threads: {before + 1}\n" in capsys.readouterr().out
+    finally:
+        torch.set_num_threads(before)
+    with pytest.raises(SystemExit):
+        benchmark.main(["fake", "--threads", "0"])
+    assert "--threads 0 must be at least 1" in capsys.readouterr().err
 
 
 def test_help_of_one_and_of_all(fake, capsys):

@@ -1,6 +1,7 @@
 """`whisfusion benchmark decode` at toy size: what each system computes, and that the ratios are of the right pairs."""
 
 import argparse
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ import torch
 from whisfusion_asr.benchmark import decode, systems
 from whisfusion_asr.benchmark.harness import Measurement, count_work
 from whisfusion_asr.benchmark.systems import Bench, Networks
+from whisfusion_asr.config import read_yaml
+from whisfusion_asr.decoding.pdd import PddOptions
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.causal_decoder import CausalDecoder
 from whisfusion_asr.models.diffusion_decoder import DiffusionDecoder
@@ -72,8 +75,35 @@ def test_the_report_has_a_row_for_each_system_length_and_batch(args):
     ]
     assert set(report.summary) == {f"fast / causal greedy, {seconds} s" for seconds in (2, 4)}
     assert len(report.notes) == 4 and report.notes[1].startswith("- exact: The engine on the published canvas")
-    fast = report.rows[1]
-    assert fast["GFLOP"] > 0 and 0 < fast["share of GEMM rate"] < 1 and report.rows[0]["GFLOP"] is None
+    fast, exact = report.rows[1], report.rows[0]
+    assert exact["GFLOP"] > fast["GFLOP"] > 0 and 0 < fast["share of GEMM rate"] < 1
+
+
+def test_the_slow_systems_are_warmed_up_and_measured_as_often_as_asked(args, monkeypatch):
+    calls = []
+    for name in ("released", "fast"):
+        monkeypatch.setitem(decode.SYSTEMS, name, lambda one, name=name: lambda: calls.append(name))
+    args.systems, args.repeats, args.slow_repeats, args.warm_up = ["released", "fast"], 3, 2, 1
+    rows = decode.run(args).rows
+    assert [row["repeats"] for row in rows] == [2, 3]
+    assert calls == ["released", "fast"] * 3 + ["fast"], "once to count the work, then in turns"
+
+
+def test_the_schedule_is_that_of_the_options(args):
+    args.mask_ratios, args.keep = [1.0, 0.5], [2]
+    assert len(systems.pruned(bench(args))()) == 2
+    assert [c.tokens for c in systems.released(bench(args))()] == [c.tokens for c in systems.exact(bench(args))()]
+    with pytest.raises(UserError, match="2 passes need 1 numbers of rows"):
+        args.keep = [2, 2]
+        systems.pruned(bench(args))
+
+
+def test_pruning_is_that_of_the_decoding_of_that_name():
+    parser = argparse.ArgumentParser()
+    decode.add_arguments(parser)
+    conf = read_yaml(Path(__file__).parents[2] / "conf/decode_pdd_pruned.yaml")
+    assert parser.parse_args([]).keep == conf["sampler_conf"]["keep"]
+    assert tuple(parser.parse_args([]).mask_ratios) == PddOptions().mask_ratios
 
 
 def test_speed_with_the_encoder_counts_all_utterances(args):

@@ -19,6 +19,16 @@ def test_functions_take_turns_after_their_warm_up():
     assert [len(found[name].wall) for name in "ab"] == [3, 3]
 
 
+def test_slow_functions_have_repeats_of_their_own():
+    calls = []
+    functions = {name: lambda name=name: calls.append(name) for name in "ab"}
+    found = measure(functions, warm_up=2, repeats=3, slow=["b"], slow_repeats=2)
+    assert "".join(calls) == "aab" + "abab" + "a"
+    assert [found[name].columns()["repeats"] for name in "ab"] == [3, 2]
+    with pytest.raises(UserError, match="--slow_repeats 0 must be at least 1"):
+        measure(functions, slow_repeats=0)
+
+
 def test_wall_and_cpu_seconds_are_told_apart(monkeypatch):
     monkeypatch.setattr(harness.time, "perf_counter", iter([1.0, 4.0, 10.0, 12.0, 20.0, 29.0]).__next__)
     monkeypatch.setattr(harness.time, "process_time", iter([0.0, 0.5, 1.0, 2.5, 3.0, 4.0]).__next__)
@@ -72,10 +82,10 @@ def test_the_page_leaves_out_what_nobody_knows(tmp_path):
     assert written[1].read_text().splitlines() == [
         "# Speed",
         "",
-        "| layout | wall s | min s | max s | cpu s | peak MiB | added MiB |",
-        "|---|---|---|---|---|---|---|",
-        "| padded | 2 | 2 | 2 | 1 | 3 | 1 |",
-        "| cut | 0.5 | 0.5 | 0.5 | 0.25 | 2 | - |",
+        "| layout | repeats | wall s | min s | max s | cpu s | peak MiB | added MiB |",
+        "|---|---|---|---|---|---|---|---|",
+        "| padded | 1 | 2 | 2 | 2 | 1 | 3 | 1 |",
+        "| cut | 1 | 0.5 | 0.5 | 0.5 | 0.25 | 2 | - |",
         "",
         "- ratio: 4",
         "- steps: 12346",

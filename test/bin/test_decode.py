@@ -9,7 +9,7 @@ from engine_fakes import data_set, experiment
 
 from whisfusion_asr.api import Speech2Text
 from whisfusion_asr.bin.decode import main, read_settings
-from whisfusion_asr.decoding.output import merge_parts
+from whisfusion_asr.decoding.output import Transcript, merge_parts, write_part
 from whisfusion_asr.decoding.settings import SAMPLERS
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.report.environment import cpu_model
@@ -51,6 +51,44 @@ def test_the_number_of_jobs_and_the_batch_change_nothing(place):
     assert (place / "one/text").read_text() == (place / "three/text").read_text()
 
 
+def test_all_candidates_are_written_as_an_n_best_list(place):
+    """The chosen one first; whatever the number of jobs, and nothing of an earlier decoding."""
+    conf = "sampler_conf.first_pass=sample"
+    records = run(place, "nbest", 1, "--inference_args", f"{conf} sampler_conf.candidates=4")
+    assert len(list((place / "nbest").glob("*best_recog"))) == 4
+    for jobs in (1, 2):
+        records = run(place, "nbest", jobs, "--inference_args", conf)
+        places = [place / "nbest" / f"{n}best_recog" for n in (1, 2, 3)]
+        assert sorted((place / "nbest").glob("*best_recog")) == places
+        scores = [[float(line.split()[1]) for line in (each / "score").read_text().splitlines()] for each in places]
+        assert all(column == tuple(sorted(column, reverse=True)) for column in zip(*scores, strict=True))
+    for name in ("text", "token_int"):
+        lines = zip(*[(each / name).read_text().splitlines() for each in places], strict=True)
+        for record, found in zip(records, lines, strict=True):
+            said = {"text": [c["text"] for c in record["candidates"]],
+                    "token_int": [" ".join(map(str, c["tokens"])) for c in record["candidates"]]}[name]
+            assert sorted(found) == sorted(f"{record['utt_id']} {each}".rstrip() for each in said)
+    assert not (places[1] / "token").exists()
+
+
+def test_an_utterance_with_fewer_candidates_is_in_fewer_lists(tmp_path):
+    def transcript(name: str, chosen: int | None, selection: str) -> Transcript:
+        candidates = [{"text": t, "tokens": [n], "confidence": c} for n, (t, c) in enumerate(CANDIDATES[name])]
+        return Transcript(name, 1.0, "said", ["said"], [9], 0.9, candidates=candidates, chosen=chosen,
+                          selection=selection)
+
+    write_part(tmp_path, 1, [transcript("a", 1, "ctc"), transcript("b", 0, "ctc"), transcript("c", None, "rover"),
+                             transcript("d", 0, "score")])
+    merge_parts(tmp_path, 1, list(CANDIDATES), {})
+    found = [(tmp_path / f"{n}best_recog/text").read_text().split("\n")[:-1] for n in (1, 2, 3)]
+    assert found == [["a said", "b said", "c said", "d said"], ["a z", "c y", "d y"], ["a x", "c x", "d z"]]
+    assert (tmp_path / "2best_recog/score").read_text() == "a 0.800000\nc 0.700000\nd 0.200000\n"
+
+
+CANDIDATES = {"a": [("x", 0.5), ("y", 0.6), ("z", 0.8)], "b": [("x", 0.5)], "c": [("x", 0.5), ("y", 0.7)],
+              "d": [("x", 0.5), ("y", 0.2), ("z", 0.4)]}
+
+
 def test_a_job_begins_with_an_utterance_that_nobody_times(place, monkeypatch):
     decoded: list[str] = []
 
@@ -80,7 +118,8 @@ def test_another_experiment_writes_the_draft(place):
 def test_the_trace_is_kept_on_request(place):
     traced = run(place, "traced", 1, "--trace", "true")
     assert [r["candidates"] for r in traced] == [r["candidates"] for r in run(place, "untraced", 1)]
-    assert all(len(record["trace"]) == 4 and record["trace"][0].keys() == {"shown", "guess"} for record in traced)
+    assert all(len(record["trace"]) == 4 and record["kept"] == [0, 1, 2] for record in traced)
+    assert traced[0]["trace"][0].keys() == {"rows", "shown", "guess", "confidence"}
 
 
 def test_words_have_times_and_another_selection_on_request(place):

@@ -152,6 +152,28 @@ def test_the_trace_shows_every_pass(run):
         assert torch.equal(step.guess[visible], step.shown[visible]) and (step.guess != PLAIN.mask_id).all()
 
 
+@pytest.mark.parametrize(("sampler", "conf"), [
+    ("pdd", {"candidates": 6, "keep": [5, 3, 2]}), ("pdd", {"candidates": 3, "first_pass": "sample"}),
+    ("pdd", {"candidates": 6, "adaptive_full": 7.0}), ("pdd", {"candidates": 4, "confidence": "published"}),
+    ("topk", {"passes": 3}), ("random", {"rows": 3, "passes": 3}), ("gaps", {"gamma": 0.5}),
+])
+def test_the_trace_ends_at_the_candidates(run, sampler, conf):
+    """The rows that are left after the last pass are the candidates, by number, token and probability."""
+    found, _ = run(toy(5, 30, 4.0), 30, CanvasSpec(30), sampler, trace=True, **conf)
+    last = found.trace[-1]
+    assert found.trace[0].rows == list(range(conf.get("candidates", conf.get("rows", 1))))
+    assert set(found.kept) <= set(last.rows) and len(found.kept) == len(found.candidates)
+    for number, candidate in zip(found.kept, found.candidates, strict=True):
+        place, size = last.rows.index(number), len(candidate.tokens)
+        assert size and last.guess[place, :size].tolist() == candidate.tokens
+        assert last.confidence[place, :size].tolist() == pytest.approx(candidate.token_confidence)
+    for earlier, later in zip(found.trace, found.trace[1:], strict=False):
+        assert set(later.rows) <= set(earlier.rows)
+        before = earlier.guess[[earlier.rows.index(number) for number in later.rows]]
+        stands = later.shown != CanvasSpec(30).mask_id
+        assert sampler != "pdd" or torch.equal(before[stands], later.shown[stands]), "each row goes on with its own"
+
+
 def test_probabilities_are_those_of_softmax(run):
     found, _ = run(spread([[0.1, 0.2, 0.7]] * 2), 2, CanvasSpec(3), "single")
     assert found.candidates[0].token_confidence == pytest.approx([0.7, 0.7])

@@ -14,6 +14,7 @@ from whisfusion_asr.errors import UserError
 
 PLAIN = CanvasSpec(vocab_size=3)  # eos 0, tokens 1 and 2, mask 3
 WITH_BOS = CanvasSpec(vocab_size=5, eos_id=2, bos_id=1)  # tokens 0, 3 and 4, mask 5
+NOTHING = 1e-9  # the smallest ratio here: no number of these tests' seeds is below it
 
 
 class Recorder:
@@ -65,15 +66,15 @@ def test_a_network_that_knows_the_text_is_believed(first_pass, remask, confidenc
 
 def test_one_evaluation_of_all_candidates_a_pass():
     network = always([1, 2, 0, 0], 3)
-    run(network, 4, PLAIN, PddOptions(5, (1.0, 0.5, 0.5, 0.0)))
+    run(network, 4, PLAIN, PddOptions(5, (1.0, 0.5, 0.5, NOTHING)))
     assert [canvas.shape for canvas in network.seen] == [(5, 4)] * 4
     assert (network.seen[0] == PLAIN.mask_id).all()
-    assert (network.seen[3] != PLAIN.mask_id).all(), "a ratio of 0 hides nothing"
+    assert (network.seen[3] != PLAIN.mask_id).all(), "so small a ratio hides nothing"
 
 
 def test_the_first_pass_makes_equal_rows_of_the_best_tokens():
     network = Recorder(neighbours)
-    run(network, 40, PLAIN, PddOptions(6, (1.0, 0.0)))
+    run(network, 40, PLAIN, PddOptions(6, (1.0, NOTHING)))
     expected = neighbours(torch.full((1, 40), 3)).argmax(-1)
     assert torch.equal(network.seen[1], expected.expand(6, 40))
 
@@ -81,7 +82,7 @@ def test_the_first_pass_makes_equal_rows_of_the_best_tokens():
 def test_sampling_draws_all_but_the_first_row_from_the_networks_probabilities():
     logits = torch.tensor([0.0, 1.0, 2.0]).log()  # of 0, 1/3, 2/3: eos never
     network = Recorder(lambda canvas: logits.expand(*canvas.shape, 3))
-    run(network, 300, PLAIN, PddOptions(9, (1.0, 0.0), first_pass="sample"))
+    run(network, 300, PLAIN, PddOptions(9, (1.0, NOTHING), first_pass="sample"))
     rows = network.seen[1]
     assert (rows[0] == 2).all(), "candidate 0 stays the argmax"
     assert not (rows == 0).any(), "an impossible token is never drawn"
@@ -94,7 +95,7 @@ def test_a_uniform_number_picks_the_token_whose_share_of_the_interval_holds_it()
     logits = torch.tensor([0.25, 0.25, 0.5]).log()
     network = Recorder(lambda canvas: logits.expand(*canvas.shape, 3))
     hidden, drawn = [[0.5] * 6] * 2, [[0.0] * 6, [0.0, 0.24, 0.26, 0.49, 0.51, 0.999]]
-    pdd(network, 6, PLAIN, PddOptions(2, (1.0, 0.0), first_pass="sample"), scripted(hidden, drawn, hidden))
+    pdd(network, 6, PLAIN, PddOptions(2, (1.0, NOTHING), first_pass="sample"), scripted(hidden, drawn, hidden))
     assert network.seen[1].tolist() == [[2] * 6, [0, 0, 1, 1, 2, 2]]
 
 
@@ -238,13 +239,14 @@ def test_uniforms_are_fresh_in_every_pass_and_differ_between_candidates():
 
 
 @settings(deadline=None, max_examples=60)
-@given(candidates=st.integers(1, 4), length=st.integers(2, 12), ratios=st.lists(st.floats(0, 1), max_size=4),
+@given(candidates=st.integers(1, 4), length=st.integers(2, 12), ratios=st.lists(st.floats(NOTHING, 1), max_size=4),
        first_pass=st.sampled_from(["argmax", "sample"]), remask=st.sampled_from(["bernoulli", "exact"]),
        confidence=st.sampled_from(["published", "token"]), after_end=st.sampled_from(["cut", "skip"]),
        seed=st.integers(0, 100), spec=st.sampled_from([PLAIN, CanvasSpec(3, eos_id=2, bos_id=1)]))
 def test_any_options_give_complete_transcripts(candidates, length, ratios, first_pass, remask, confidence, after_end,
                                                seed, spec):
-    options = PddOptions(candidates, (1.0, *ratios), first_pass, remask, confidence, after_end, seed)
+    falling = (1.0, *sorted(ratios, reverse=True))
+    options = PddOptions(candidates, falling, first_pass, remask, confidence, after_end, seed)
     found = run(neighbours, length, spec, options)
     assert len(found) == candidates
     for candidate in found:
@@ -267,7 +269,9 @@ def test_the_highest_confidence_wins_and_the_first_of_equals():
     ({"candidates": 0}, "candidates: expected at least 1, got 0"),
     ({"mask_ratios": ()}, r"mask_ratios: expected 1.0 first.*got \[\]"),
     ({"mask_ratios": (0.9, 0.8)}, r"mask_ratios: expected 1.0 first.*got \[0.9, 0.8\]"),
-    ({"mask_ratios": (1.0, 1.2)}, r"numbers in \[0, 1\], got \[1.0, 1.2\]"),
+    ({"mask_ratios": (1.0, 1.2)}, r"numbers in \(0, 1\], got \[1.0, 1.2\]"),
+    ({"mask_ratios": (1.0, 0.0, 0.9)}, r"numbers in \(0, 1\], got \[1.0, 0.0, 0.9\]"),
+    ({"mask_ratios": (1.0, 0.8, 0.9)}, r"numbers that do not rise, got \[1.0, 0.8, 0.9\]"),
 ])
 def test_wrong_options_are_named(wrong, message):
     with pytest.raises(UserError, match=message):

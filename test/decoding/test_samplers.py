@@ -2,11 +2,13 @@
 
 import math
 import zlib
+from pathlib import Path
 
 import pytest
 import torch
 from engine_fakes import certain, spread, toy
 
+from whisfusion_asr.config import read_yaml
 from whisfusion_asr.decoding.network import Answer
 from whisfusion_asr.decoding.sampler_unmask import Step
 from whisfusion_asr.decoding.samplers import ENGINE_SAMPLERS, Sampler
@@ -154,6 +156,16 @@ def test_a_sampler_that_is_forced_to_end_says_so(run, name):
     assert found.passes == 3 and found.flags == ["stalled"] and len(found.candidates[0].tokens) == 12
 
 
+def test_pbeb_ends_after_32_passes_as_in_the_paper(run):
+    network = spread([[0.0, 0.25, 0.25, 0.25, 0.25]] * 40)
+    for options, passes, flags in (({}, 32, ["stalled"]), ({"max_passes": None}, 40, [])):
+        found, predict = run(network, 40, PLAIN, "pbeb", **options)
+        assert (found.passes, found.flags, len(found.candidates[0].tokens)) == (passes, flags, 40)
+        assert int((predict.seen[31] == PLAIN.mask_id).sum()) == 9
+    conf = read_yaml(Path(__file__).parents[2] / "conf/decode_pbeb.yaml")
+    assert Sampler.of("pbeb", conf["sampler_conf"]).options == Sampler.of("pbeb").options
+
+
 @pytest.mark.parametrize("name", ENGINE_SAMPLERS)
 @pytest.mark.parametrize("spec", [PLAIN, CanvasSpec(5, eos_id=2, bos_id=1), CanvasSpec(5, eos_id=2, bos_id=2)])
 def test_all_samplers_believe_a_network_that_knows_the_text(run, name, spec):
@@ -203,8 +215,23 @@ def test_an_easy_utterance_gets_few_candidates_and_passes(run):
     assert shares[:3] == [(1, 1), (2, 2), (3, 4)]
 
 
+@pytest.mark.parametrize("first_pass", ["argmax", "sample"])
+def test_what_adaptive_passes_leave_out_costs_no_probability(run, first_pass):
+    """Slots that only a cancelled pass would have hidden keep theirs, as they do where every pass is read."""
+    conf = {"candidates": 6, "adaptive_full": 7.0, "mask_ratios": [1.0, 0.5, 0.4, 0.3], "first_pass": first_pass}
+    (lazy, _), (whole, _) = (run(toy(0, 30, 4.0), 30, CanvasSpec(30), "pdd", trace=trace, **conf)
+                             for trace in (False, True))
+    assert lazy.passes == whole.passes == 3
+    assert [c.tokens for c in lazy.candidates] == [c.tokens for c in whole.candidates]
+    for one, other in zip(lazy.candidates, whole.candidates, strict=True):
+        assert min(one.token_confidence, default=1.0) > 0
+        assert one.token_confidence == pytest.approx(other.token_confidence, abs=1e-6)
+        assert one.confidence == pytest.approx(other.confidence, abs=1e-6)
+
+
 @pytest.mark.parametrize(("name", "conf", "message"), [
     ("pdd", {"candidates": 0}, "sampler_conf: candidates: expected at least 1, got 0"),
+    ("pdd", {"passes": 0}, "passes: expected at least 1, got 0; leave it out, mask_ratios has 4"),
     ("pdd", {"passes": 4, "mask_ratios": [1.0, 0.9, 0.85]}, "passes: 4 needs 4 mask_ratios, got 3: "),
     ("pdd", {"mask_ratios": [1.0, 0.8, 0.9]}, r"mask_ratios: expected numbers that do not rise, got"),
     ("pdd", {"mask_ratios": [1.0, 0.0]}, r"mask_ratios: expected numbers in \(0, 1\], got \[1.0, 0.0\]"),
@@ -215,6 +242,8 @@ def test_an_easy_utterance_gets_few_candidates_and_passes(run):
     ("pdd", {"keep": [15, 16, 4]}, "keep: expected 15 or less, not rising, down to 1"),
     ("pdd", {"keep": [15, 4, 0]}, "keep: expected 15 or less, not rising, down to 1"),
     ("pdd", {"adaptive_stop": -1}, "expected 0 or more wrong tokens"),
+    ("pdd", {"adaptive_full": math.nan}, "expected 0 or more wrong tokens"),
+    ("pdd", {"mask_ratios": [1.0, math.nan]}, r"mask_ratios: expected numbers in \(0, 1\], got \[1.0, nan\]"),
     ("pdd", {"candidates": "five"}, "sampler_conf.candidates: expected a whole number, got 'five'"),
     ("pdd", {"candidate": 5}, "unknown key candidate; did you mean candidates?"),
     ("random", {"passes": 0}, "passes: expected at least 1, got 0"),
@@ -223,6 +252,9 @@ def test_an_easy_utterance_gets_few_candidates_and_passes(run):
     ("topk", {"schedule": "sine"}, "schedule: 'sine' is unknown; expected linear or cosine"),
     ("threshold", {"threshold": 1.5}, r"threshold: expected a probability in \[0, 1\], got 1.5"),
     ("eb", {"gamma": -0.1}, "gamma: expected 0 or more nats, got -0.1"),
+    ("eb", {"gamma": math.nan}, "gamma: expected 0 or more nats, got nan"),
+    ("pbeb", {"gamma": math.nan}, "gamma: expected 0 or more nats, got nan"),
+    ("pbeb", {"bias": math.nan}, "bias: expected 0 or more per slot, got nan"),
     ("eb", {"rule": "max"}, "rule: 'max' is unknown; expected sum_minus_max or sum"),
     ("eb", {"order": "left"}, "order: 'left' is unknown; expected entropy or confidence"),
     ("pbeb", {"max_passes": 0}, "max_passes: expected at least 1, got 0"),

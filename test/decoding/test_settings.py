@@ -64,6 +64,7 @@ def test_a_budget_is_some_keys_and_single_ones_stand_above_it(conf, draft, gamma
     ({"selection_conf": {"vote_weight": "much"}}, "selection_conf.vote_weight: expected a number or null, got 'much'"),
     ({"engine_conf": {"batch_tokens": 0}}, "engine_conf: batch_tokens: expected at least 1, got 0"),
     ({"engine_conf": {"budget_ms": 0}}, "budget_ms: expected more than 0 milliseconds, got 0"),
+    ({"engine_conf": {"budget_ms": float("nan")}}, "budget_ms: expected more than 0 milliseconds, got nan"),
     ({"engine_conf": {"budget_ms": "soon"}}, "engine_conf.budget_ms: expected a number or null, got 'soon'"),
     ({"engine_conf": {"silence": 2}}, r"silence: expected a probability in \[0, 1\], got 2.0"),
     ({"engine_conf": {"batch_token": 2}}, "engine_conf: unknown key batch_token; did you mean batch_tokens?"),

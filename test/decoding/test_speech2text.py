@@ -1,5 +1,6 @@
 """Speech2Text on a random network: any batch gives the same text, and what is said about bad input."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from whisfusion_asr.api import Speech2Text
 from whisfusion_asr.decoding.given import Given
 from whisfusion_asr.decoding.output import Transcript
 from whisfusion_asr.errors import UserError
+from whisfusion_asr.report.decoded import Vocabulary, read_decoded, total
+from whisfusion_asr.report.steps import steps_section
+from whisfusion_asr.scoring import get_normalizer
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +191,23 @@ def test_the_trace_is_in_the_record_only_when_it_was_asked_for(exp):
     first = record["trace"][0]
     assert len(first["shown"]) == len(first["guess"]) == 4
     assert set(first["shown"][0].split()) == {"<mask>"} and "<mask>" not in first["guess"][0]
+
+
+@pytest.mark.parametrize("which", [0, 1, 4])
+def test_the_report_reads_the_trace(exp, tmp_path, which):
+    """Also of pruned candidates: in the last pass the chosen one has the errors of the transcript."""
+    speech2text = Speech2Text(exp, inference=DECODINGS[which], trace=True)
+    found = decode(speech2text, "abc")
+    (tmp_path / "candidates.jsonl").write_text("".join(json.dumps(each.record()) + "\n" for each in found))
+    (tmp_path / "text").write_text("".join(f"{name} a short text of words\n" for name in "abc"))
+    decoded = read_decoded(tmp_path, tmp_path)
+    vocabulary = Vocabulary(TOKENS, speech2text.tokenizer.decode)
+    rows = steps_section(decoded.utterances, vocabulary, get_normalizer("none"))["passes"]
+    assert len(rows) == max(each.passes for each in found)
+    assert rows[-1]["chosen_wer"] == pytest.approx(total(each.counts for each in decoded.utterances).percent)
+    assert all(0 < row["confidence"] < 1 for row in rows)
+    (one,) = decode(speech2text, "a")
+    assert [len(each["rows"]) for each in one.trace] == [[4] * 4, [3, 3, 2, 1], [], [], [2] * 8][which]
 
 
 def test_bad_input_is_named(exp, tmp_path):

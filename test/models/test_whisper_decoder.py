@@ -13,6 +13,8 @@ from whisfusion_asr.data.whisper_tokens import choose_tokens
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.adapter import Acoustics
 from whisfusion_asr.models.build import build_network
+from whisfusion_asr.models.running import RunOptions, prepare
+from whisfusion_asr.models.whisfusion import Predictor
 from whisfusion_asr.models.whisper_decoder import WhisperDiffusionDecoder
 from whisfusion_asr.models.whisper_vocabulary import prefix_ids, read_vocabulary, whisper_ids
 
@@ -122,6 +124,21 @@ def test_it_can_still_read_from_left_to_right(toy_whisper: Path, pieces: list[st
         ours, theirs = toy.hidden_before(canvas, memory, rows, lengths), causal.hidden(canvas, memory, rows, lengths)
         torch.testing.assert_close(ours, theirs)
         assert (ours - toy.hidden(canvas, memory, rows, lengths)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("options", [RunOptions("bfloat16"), RunOptions(quantize="int8"),
+                                     RunOptions("bfloat16", compile="default")])
+@pytest.mark.parametrize("before", [False, True])
+def test_both_directions_run_in_other_arithmetic(toy_whisper: Path, pieces: list[str], toy, acoustics, before: bool,
+                                                 options: RunOptions) -> None:
+    """As the engine calls them: the network's slots, and the slots foretold from those before them."""
+    other, canvas = prepare(build(toy_whisper, pieces), options, "eager"), canvases(toy, 4)
+    lengths, rows, asked = torch.full((3,), 8), torch.tensor([2, 0, 2, 1]), torch.ones(4, 8, dtype=torch.bool)
+    with torch.no_grad():
+        wanted, found = (torch.cat(list(Predictor(one, one.read(acoustics, 8), lengths, before)(canvas, rows, asked)))
+                         for one in (toy, other))
+    assert 1e-4 < (found.float() - wanted).square().mean().sqrt() / wanted.square().mean().sqrt() < 0.05
+    assert not torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -20,14 +20,16 @@ TRACE = [
 
 def traced(tmp_path, sets, **more):
     """One utterance `a b c` whose candidates grow as in TRACE."""
-    line = sets.record("u1", 1.0, [sets.candidate("a b c", 0.5), sets.candidate("a b", 0.4)], trace=TRACE, **more)
+    candidates = [sets.candidate("a b c", 0.5), sets.candidate("a b", 0.4)]
+    line = sets.record("u1", 1.0, candidates, **{"trace": TRACE} | more)
     decoded, data = sets.write(tmp_path, [line], {"u1": "a b c"})
     return read_decoded(tmp_path / decoded, tmp_path / data).utterances
 
 
 def test_table_by_hand(tmp_path, sets):
-    sure = [[[0.5, 0.1, 0.3, 0.9], [0.7, 0.1, 0.9, 0.9]]] * 2
-    rows = steps_section(traced(tmp_path, sets, trace_confidence=sure), VOCABULARY, NONE)["passes"]
+    sure = [[0.5, 0.1, 0.3, 0.9], [0.7, 0.1, 0.9, 0.9]]
+    line = {"trace": [{"guess": guess, "confidence": sure} for guess in TRACE]}
+    rows = steps_section(traced(tmp_path, sets, **line), VOCABULARY, NONE)["passes"]
     # pass 1: "a c" lacks b; "e" is a substitution and two deletions
     assert rows[0]["chosen_wer"] == pytest.approx(100 / 3)
     assert rows[0]["mean_wer"] == pytest.approx(100 * 2 / 3)
@@ -60,8 +62,35 @@ def test_rows_of_pieces_are_read_as_rows_of_ids(tmp_path, sets):
     (utterance,) = traced(tmp_path, sets)
     by_ids = read_trace(utterance, VOCABULARY)
     assert read_trace(replace(utterance, record=utterance.record | line), VOCABULARY) == by_ids
-    assert by_ids.canvases == TRACE
+    assert by_ids.canvases == TRACE and by_ids.confidence == []
     assert VOCABULARY.canvas("a <mask>") == [A, 6]
+
+
+PRUNED = [
+    {"rows": [0, 1, 2], "guess": [[A, 0], [B, 0], [C, 0]], "confidence": [[0.1, 0.1], [0.2, 0.2], [0.3, 0.3]]},
+    {"rows": [0, 2], "guess": [[A, B], [C, D]], "confidence": [[0.4, 0.4], [0.5, 0.5]]},
+    {"rows": [2], "guess": [[C, E]], "confidence": [[0.6, 0.6]]},
+]
+
+
+def test_a_candidate_that_was_dropped_keeps_its_last_state(tmp_path, sets):
+    """Three candidates, of which the passes leave two and one: the last one of the first pass is chosen."""
+    line = sets.record("u1", 1.0, [sets.candidate("c e", 0.6)], trace=PRUNED, kept=[2])
+    decoded, data = sets.write(tmp_path, [line], {"u1": "c e"})
+    utterances = read_decoded(tmp_path / decoded, tmp_path / data).utterances
+    trace = read_trace(utterances[0], VOCABULARY)
+    assert trace.canvases == [[[A, 0], [B, 0], [C, 0]], [[A, B], [B, 0], [C, D]], [[A, B], [B, 0], [C, E]]]
+    assert trace.confidence[2] == [[0.4, 0.4], [0.2, 0.2], [0.6, 0.6]]
+    assert (trace.chosen, finalised(trace, VOCABULARY, 0)) == (2, [1, 3])
+    rows = steps_section(utterances, VOCABULARY, NONE)["passes"]
+    assert [row["chosen_wer"] for row in rows] == [50.0, 50.0, 0.0]
+    assert rows[2]["confidence"] == pytest.approx((4 * 0.4 + 4 * 0.2 + 4 * 0.6) / 12)
+
+
+def test_a_trace_that_does_not_tell_who_was_dropped_is_not_read(tmp_path, sets):
+    (utterance,) = traced(tmp_path, sets, trace=[each["guess"] for each in PRUNED])
+    assert read_trace(utterance, VOCABULARY) is None
+    assert "does not tell which candidates were dropped" in steps_section([utterance], VOCABULARY, NONE)["missing"]
 
 
 def test_a_token_that_comes_back_dates_from_its_return(tmp_path, sets):

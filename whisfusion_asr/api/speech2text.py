@@ -20,7 +20,7 @@ from whisfusion_asr.api.word_times import check_can_time, token_spans
 from whisfusion_asr.data.languages import language_id
 from whisfusion_asr.decoding.batches import in_halves, token_batches
 from whisfusion_asr.decoding.conf import options_from
-from whisfusion_asr.decoding.engine import Decoded, EngineLimits, Job, decode
+from whisfusion_asr.decoding.engine import Decoded, EngineLimits, Job, Snapshot, decode
 from whisfusion_asr.decoding.given import Given, start_canvas
 from whisfusion_asr.decoding.output import Transcript
 from whisfusion_asr.decoding.pdd import Candidate, best_candidate
@@ -280,7 +280,7 @@ class Speech2Text:
             flags.append("early_end")
         records = [{"text": self.tokenizer.decode(c.tokens), "tokens": c.tokens, "confidence": c.confidence,
                     "token_confidence": [round(p, 5) for p in c.token_confidence]} for c in decoded.candidates]
-        trace = [{"shown": self._canvases(s.shown), "guess": self._canvases(s.guess)} for s in decoded.trace]
+        trace = [self._pass(snapshot) for snapshot in decoded.trace]
         text = found.text if found.chosen is None else records[chosen]["text"]
         timing = {"decode": seconds, "select": time.perf_counter() - start}
         if utterance.encode_seconds is not None:
@@ -289,7 +289,7 @@ class Speech2Text:
         return Transcript(
             utterance.utt_id, utterance.duration, text, self.pieces(found.tokens), found.tokens, found.confidence,
             canvas=length, passes=decoded.passes, rows=decoded.rows, candidates=records, chosen=found.chosen,
-            selection=name, words=words, flags=flags, timing=timing, trace=trace,
+            selection=name, words=words, flags=flags, timing=timing, trace=trace, kept=decoded.kept,
         )
 
     def timed(self, words: list[Word], tokens: list[int], utterance: Utterance, logits: Tensor | None, row: int,
@@ -311,6 +311,12 @@ class Speech2Text:
     def pieces(self, ids: list[int]) -> list[str]:
         """The pieces of some ids."""
         return [self.tokenizer.pieces[i] for i in ids]
+
+    def _pass(self, snapshot: Snapshot) -> dict[str, Any]:
+        """A pass as candidates.jsonl has it."""
+        sure = [[round(value, 5) for value in row] for row in snapshot.confidence.tolist()]
+        return {"rows": snapshot.rows, "shown": self._canvases(snapshot.shown),
+                "guess": self._canvases(snapshot.guess), "confidence": sure}
 
     def _canvases(self, rows: Tensor) -> list[str]:
         """Rows of a canvas to be read by people: pieces, <mask> where nothing stands."""

@@ -20,7 +20,7 @@ import torch
 
 from whisfusion_asr.benchmark import trained, whisper
 from whisfusion_asr.benchmark.harness import Measurement, Report, count_work, gemm_rate, measure
-from whisfusion_asr.benchmark.systems import BATCHED, ON_REQUEST, ONCE, SYSTEMS, Bench, Networks, encoder
+from whisfusion_asr.benchmark.systems import BATCHED, ON_REQUEST, SLOW, SYSTEMS, Bench, Networks, encoder
 from whisfusion_asr.errors import UserError
 
 COLUMNS = ("GFLOP: of matrix products and attention. Share of GEMM rate: of the rate at which large square matrices "
@@ -35,7 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens_per_second", type=float, default=3.0, help="tokens of the text a second")
     parser.add_argument("--candidates", type=int, default=15, help="PDD candidates")
     parser.add_argument("--few_candidates", type=int, default=5, help="PDD candidates of the smaller setting")
-    parser.add_argument("--keep", type=int, nargs="+", default=[8, 4, 2], help="rows kept in passes 2, 3, 4 (pruning)")
+    parser.add_argument("--mask_ratios", type=float, nargs="+", default=[1.0, 0.9, 0.85, 0.8],
+                        help="of PDD, one for each pass (default: the paper's)")
+    parser.add_argument("--keep", type=int, nargs="+", default=[15, 8, 4],
+                        help="rows kept in passes 2, 3, ... (pruning; default: those of conf/decode_pdd_pruned.yaml)")
+    parser.add_argument("--slow_repeats", type=int, default=1,
+                        help=f"measured calls of {', '.join(SLOW)} and of the reference, a minute each on a CPU")
     parser.add_argument("--row_passes", type=int, default=6, help="passes of one-row sampling, such as eb")
     parser.add_argument("--margin", type=int, default=10, help="slots of a fitted canvas beyond the text")
     parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS),
@@ -104,13 +109,12 @@ def _measured(functions: Mapping[str, Callable[[], Any]], bench: Bench) -> tuple
     args, work = bench.args, {}
     peaks = [gemm_rate(args.device, dtype=args.dtype)]
     for name, function in functions.items():
-        if name not in ONCE:
-            try:
-                work[name] = _warmed_up(name, function)
-            except torch.OutOfMemoryError:
-                torch.cuda.empty_cache()
-    fitting = {name: function for name, function in functions.items() if name in work or name in ONCE}
-    found = measure(fitting, max(0, args.warm_up - 1), args.repeats, args.device, ONCE)
+        try:
+            work[name] = _warmed_up(name, function)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+    fitting = {name: function for name, function in functions.items() if name in work}
+    found = measure(fitting, max(0, args.warm_up - 1), args.repeats, args.device, SLOW, args.slow_repeats)
     peak = statistics.mean([*peaks, gemm_rate(args.device, dtype=args.dtype)])
     return found, [_row(name, bench, found.get(name), found.get("encoder"), work.get(name), peak) for name in functions]
 

@@ -50,8 +50,9 @@ class Measurement:
         return count / statistics.median(self.wall)
 
     def columns(self) -> dict[str, float | None]:
-        """Columns of a report's row: seconds (median, least, most; CPU median) and MiB."""
+        """Columns of a report's row: how often it was measured, seconds (median, least, most; CPU median) and MiB."""
         return {
+            "repeats": len(self.wall),
             "wall s": statistics.median(self.wall),
             "min s": min(self.wall),
             "max s": max(self.wall),
@@ -96,21 +97,24 @@ class Report:
 
 def measure(
     functions: Mapping[str, Callable[[], object]], warm_up: int = 1, repeats: int = 5, device: str = "cpu",
-    once: Collection[str] = (),
+    slow: Collection[str] = (), slow_repeats: int = 1,
 ) -> dict[str, Measurement]:
     """Time functions that take turns: each `warm_up` times unmeasured, then each once per repeat, in order.
 
-    device: "cuda" waits for the device before the clock is read; once: functions so slow that they are called a single
-        time, in the first round, without warm-up. Raises UserError for fewer than one repeat.
+    device: "cuda" waits for the device before the clock is read; slow: functions that are called once at most to warm
+        up, and measured in the first `slow_repeats` rounds. Raises UserError for fewer than one repeat.
     """
     if repeats < 1 or warm_up < 0:
         raise UserError(f"benchmark: --repeats {repeats} must be at least 1 and --warm_up {warm_up} at least 0")
+    if slow_repeats < 1:
+        raise UserError(f"benchmark: --slow_repeats {slow_repeats} must be at least 1")
     for name, function in functions.items():
-        for _ in range(0 if name in once else warm_up):
+        for _ in range(min(warm_up, 1) if name in slow else warm_up):
             function()
+    counts = {name: slow_repeats if name in slow else repeats for name in functions}
     rounds = [
-        {name: _once(function, device) for name, function in functions.items() if not number or name not in once}
-        for number in range(repeats)
+        {name: _once(function, device) for name, function in functions.items() if number < counts[name]}
+        for number in range(max(counts.values(), default=0))
     ]
     return {name: _joined([one[name] for one in rounds if name in one]) for name in functions}
 
@@ -212,6 +216,15 @@ def autocast(device: str, dtype: str) -> torch.autocast:
 def load() -> str:
     """Load averages over 1, 5 and 15 minutes."""
     return ", ".join(f"{value:.1f}" for value in os.getloadavg())
+
+
+def use_threads(count: int | None) -> None:
+    """Let torch compute with so many threads, None for its own choice. Raises UserError for fewer than one."""
+    if count is None:
+        return
+    if count < 1:
+        raise UserError(f"--threads {count} must be at least 1; leave it out for as many as torch takes")
+    torch.set_num_threads(count)
 
 
 def check_device(device: str) -> None:

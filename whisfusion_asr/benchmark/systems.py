@@ -23,7 +23,6 @@ from whisfusion_asr.models.running import RunOptions, prepare
 from whisfusion_asr.models.whisfusion import Predictor
 
 MEL_BINS, WHISPER_SMALL_LAYERS = 80, 12
-RATIOS = (1.0, 0.9, 0.85, 0.8)  # the paper's schedule
 BEAM = 5
 UTTERANCE = "utt{}"  # its name decides the random numbers: the same in every system
 INT8 = RunOptions(quantize="int8")
@@ -109,7 +108,8 @@ def encoder(bench: Bench) -> Callable[[], Tensor]:
 
 def released(bench: Bench) -> Decoding:
     """As the released code: canvas of 256, 1,500 states, keys and values of every row computed in every pass."""
-    network, options = bench.networks.decoder(DiffusionDecoder), PddOptions(bench.args.candidates, RATIOS)
+    network = bench.networks.decoder(DiffusionDecoder)
+    options = PddOptions(bench.args.candidates, tuple(bench.args.mask_ratios))
     one = bench.states(PUBLISHED_STATES)
     copies = Acoustics(one.states.repeat(options.candidates, 1, 1), one.lengths.repeat(options.candidates))
 
@@ -123,13 +123,13 @@ def released(bench: Bench) -> Decoding:
 
 def exact(bench: Bench) -> Decoding:
     """The engine on the published canvas and states: the same result."""
-    sampler = Sampler.of("pdd", {"candidates": bench.args.candidates, "mask_ratios": list(RATIOS)})
+    sampler = Sampler.of("pdd", {"candidates": bench.args.candidates, "mask_ratios": list(bench.args.mask_ratios)})
     return _engine(bench, sampler, PUBLISHED_SLOTS, PUBLISHED_STATES)
 
 
 def fast(bench: Bench, candidates: int | None = None, options: RunOptions | None = None, **conf: Any) -> Decoding:
     """The engine on a fitted canvas and states of true length."""
-    conf |= {"candidates": candidates or bench.args.candidates, "mask_ratios": list(RATIOS)}
+    conf |= {"candidates": candidates or bench.args.candidates, "mask_ratios": list(bench.args.mask_ratios)}
     return _engine(bench, Sampler.of("pdd", conf), bench.tokens + bench.args.margin, bench.heard, options)
 
 
@@ -195,7 +195,7 @@ SYSTEMS: dict[str, Callable[[Bench], Callable[[], Any]]] = {
     "causal greedy int8": causal_greedy_int8,
     "causal beam 5": causal_beam,
 }
-ONCE = ("released", "exact")  # a minute each, at the published size on a CPU
+SLOW = ("released", "exact")  # a minute each, at the published size on a CPU
 ON_REQUEST = ("one row compiled",)
 BATCHED = ("encoder", "fast", "fast few", "fast int8", "pruned", "one row", "one row int8", "one row compiled")
 

@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> Report:
                         "above 0")
     systems = [system for configuration in _configurations(args).items() for system in _systems(args, *configuration)]
     functions: dict[str, Callable[[], None]] = {f"{one.name} {one.arithmetic}": one for one in systems}
-    once = [key for key in functions if key.startswith(f"{REFERENCE} ")]
-    found = measure(functions, args.warm_up, args.repeats, args.device, once)
+    slow = [key for key in functions if key.startswith(f"{REFERENCE} ")]
+    found = measure(functions, args.warm_up, args.repeats, args.device, slow, args.slow_repeats)
     plain = {one.name: one for one in systems if one.arithmetic == "float32"}
     references = read_table(Path(args.data_dir) / "text")
     rows = [_row(one, plain[one.name], found[f"{one.name} {one.arithmetic}"], references) for one in systems]
@@ -74,7 +74,8 @@ def run(args: argparse.Namespace) -> Report:
 
 def _configurations(args: argparse.Namespace) -> dict[str, DecodingSettings]:
     """Name -> settings; the reference first, with as many candidates as the table of random weights has."""
-    reference = {"sampler": "pdd_reference", "sampler_conf": {"candidates": args.candidates}}
+    conf = {"candidates": args.candidates, "mask_ratios": args.mask_ratios}
+    reference = {"sampler": "pdd_reference", "sampler_conf": conf}
     return {REFERENCE: DecodingSettings.of(reference),
             **{Path(path).stem: DecodingSettings.of(read_yaml(path), path) for path in args.configs}}
 

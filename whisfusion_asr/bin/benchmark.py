@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(words)
     from whisfusion_asr.benchmark import harness
 
+    harness.use_threads(args.threads)
     machine = harness.environment(args.device, args.dtype)
     report = module.run(args)
     machine["load after"], machine["gemm fp32 GFLOP/s after"] = harness.load(), harness.gemm_rate(args.device)
@@ -52,6 +53,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
                         help="of the networks' arithmetic")
     parser.add_argument("--warm_up", type=int, default=1, help="unmeasured calls of each function")
     parser.add_argument("--repeats", type=int, default=5, help="measured calls of each function; the median counts")
+    parser.add_argument("--threads", type=int, help="threads that torch computes with (default: its own choice)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and random data")
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from whisfusion_asr.decoding.fill import Filled, row_confidence, text_slots
 from whisfusion_asr.decoding.given import Start
 from whisfusion_asr.decoding.look import Foretold, Look, look_back
-from whisfusion_asr.decoding.network import Answer, Ask, Predict, ask_network
+from whisfusion_asr.decoding.network import Answer, Ask, Predict, ask_network, taken
 from whisfusion_asr.decoding.pdd import Candidate, candidate_of
 from whisfusion_asr.decoding.samplers import Sampler
 from whisfusion_asr.diffusion.canvas import CanvasSpec
@@ -28,10 +28,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One pass for the trace. shown: (K, L) what the network saw; guess: (K, L) the same with its predictions."""
+    """One pass for the trace. shown: (K, L) what the network saw; guess: (K, L) the same with its predictions.
+
+    confidence: (K, L) probability of each token of the guess in the pass that filled it; rows: which candidate of the
+    first pass each of the K is
+    """
 
     shown: Tensor
     guess: Tensor
+    confidence: Tensor
+    rows: list[int]
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Decoded:
 
     candidates: K of them; passes: network evaluations it took part in; rows: canvases evaluated for it
     flags: "silence", "stalled", "budget"; unread: of each candidate, text tokens that stand behind its first end
-    trace: its passes where they were asked for
+    trace: its passes where they were asked for; kept: which row of the first of them each candidate is
     """
 
     candidates: list[Candidate]
@@ -49,6 +55,7 @@ class Decoded:
     flags: list[str] = field(default_factory=list)
     unread: list[int] = field(default_factory=list)
     trace: list[Snapshot] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -89,23 +96,32 @@ class _Run:
 
     def take(self, answer: Answer | Foretold, rows: int) -> None:
         """Go on with the network's answer."""
-        if self.trace and isinstance(answer, Foretold):
-            shown = F.pad(self.question.canvas, (0, len(self.start.tokens) - len(self.question.canvas)),
-                          value=self.spec.eos_id)
-            guess = shown.clone()
-            guess[self.question.first : self.question.last] = answer.token
-            self.snapshots.append(Snapshot(shown[None], guess[None]))
-        elif self.trace:
-            shown = self.question.canvas
-            self.snapshots.append(Snapshot(shown, torch.where(self.question.asked, answer.token, shown)))
+        if self.trace:
+            looked = isinstance(answer, Foretold)
+            self.snapshots.append(self._looked_at(answer) if looked else self._guessed(answer))
         first = self.watch and not self.passes
         self.passes += rows > 0
         self.rows += rows
         if first and self._silent(answer):
             nothing = Candidate([], [], float(answer.probability[0, self.spec.prefix]))
-            self.result = Decoded([nothing], self.passes, self.rows, ["silence"], [0], self.snapshots)
+            self.result = Decoded([nothing], self.passes, self.rows, ["silence"], [0], self.snapshots, [0])
         else:
             self._advance(answer)
+
+    def _looked_at(self, foretold: Foretold) -> Snapshot:
+        """What a look foretold, in the place of what it looked at."""
+        look, more = self.question, (0, len(self.start.tokens) - len(self.question.canvas))
+        shown, sure = F.pad(look.canvas, more, value=self.spec.eos_id), F.pad(look.filled_with, more)
+        guess, place = shown.clone(), slice(look.first, look.last)
+        guess[place], sure[place] = foretold.token, foretold.probability
+        return Snapshot(shown[None], guess[None], sure[None], [0])
+
+    def _guessed(self, answer: Answer) -> Snapshot:
+        """The predictions of hidden slots, and what stands in the others."""
+        ask, (token, probability) = self.question, taken(self.question, answer)
+        hidden = ask.canvas == self.spec.mask_id
+        guess, sure = torch.where(hidden, token, ask.canvas), torch.where(hidden, probability, ask.filled_with)
+        return Snapshot(ask.canvas, guess, sure, _numbers(ask.rows, len(guess)))
 
     def _silent(self, answer: Answer) -> bool:
         """The best first canvas is empty, or not to be believed."""
@@ -128,7 +144,12 @@ class _Run:
         rows = zip(filled.canvas, filled.filled_with, largest, strict=True)
         candidates = [candidate_of(*row, self.spec, self.sampler.scoring) for row in rows]
         behind = ((filled.canvas != self.spec.eos_id) & ~text_slots(filled.canvas, self.spec)).sum(1) - self.spec.prefix
-        return Decoded(candidates, self.passes, self.rows, list(filled.flags), behind.tolist(), self.snapshots)
+        return Decoded(candidates, self.passes, self.rows, list(filled.flags), behind.tolist(), self.snapshots,
+                       _numbers(filled.rows, len(candidates)))
+
+
+def _numbers(rows: Tensor | None, count: int) -> list[int]:
+    return list(range(count)) if rows is None else rows.tolist()
 
 
 @torch.no_grad()

@@ -18,12 +18,14 @@ class Filled:
     canvas: (K, L) int64; filled_with: (K, L) probability of each slot's token in the pass that filled it
     largest: (K, L) the last pass's largest probability, where that is the confidence, else None
     flags: "stalled" when slots were left at the last allowed pass, "budget" when time ran out
+    rows: (K,) which candidate of the first pass each is, None for all in order
     """
 
     canvas: Tensor
     filled_with: Tensor
     largest: Tensor | None = None
     flags: tuple[str, ...] = ()
+    rows: Tensor | None = None
 
 
 # A sampler yields one Ask or Look per pass, is sent the Answer, or what is Foretold, and returns the canvases.

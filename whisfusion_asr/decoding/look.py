@@ -12,11 +12,15 @@ from whisfusion_asr.decoding.network import Predict
 
 @dataclass(frozen=True)
 class Look:
-    """What a sampler wants checked of one utterance. canvas: (L,) int64 without masks; slots first to last - 1."""
+    """What a sampler wants checked of one utterance: slots first to last - 1.
+
+    canvas: (L,) int64 without masks; filled_with: (L,) probability of what stands there, for the trace
+    """
 
     canvas: Tensor
     first: int
     last: int
+    filled_with: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ class Ask:
     canvas: (K, L) int64; asked: (K, L) bool slots to predict; text: (L,) bool slots where the text cannot end
     sure: (K, L) bool slots whose probability is needed, None for all asked; entropy: whether it is needed
     draw: (K, L) numbers in [0, 1) by which to draw a token from each slot's distribution, None if nothing is drawn
+    greedy: rows at the front that take the most probable token all the same
+    filled_with: (K, L) probability of what stands, where it is not hidden; rows: (K,) which candidate each row has
+        been since the first pass, None for all in order. Both are for the trace
     """
 
     canvas: Tensor
@@ -26,6 +29,9 @@ class Ask:
     sure: Tensor | None = None
     entropy: bool = False
     draw: Tensor | None = None
+    greedy: int = 0
+    filled_with: Tensor | None = None
+    rows: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,14 @@ class Answer:
     drawn: Tensor | None = None
     drawn_probability: Tensor | None = None
     last: bool = False
+
+
+def taken(ask: Ask, answer: Answer) -> tuple[Tensor, Tensor]:
+    """The token of every slot, drawn where that was asked, and its probability, (K, L) each."""
+    if answer.drawn is None or answer.drawn_probability is None:
+        return answer.token, answer.probability
+    token = torch.cat((answer.token[: ask.greedy], answer.drawn[ask.greedy :]))
+    return token, torch.cat((answer.probability[: ask.greedy], answer.drawn_probability[ask.greedy :]))
 
 
 @dataclass(frozen=True)

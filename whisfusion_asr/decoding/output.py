@@ -11,6 +11,8 @@ from whisfusion_asr.errors import UserError
 from whisfusion_asr.files import atomic_write
 
 LINE_FILES = ("text", "token", "token_int", "score")
+# Of a candidate that was not chosen the pieces of its tokens are not kept.
+OTHERS_FILES = ("text", "token_int", "score")
 PEAKS = ("peak_memory_mib", "peak_gpu_memory_mib")
 
 
@@ -19,7 +21,10 @@ class Transcript:
     """Result of one utterance, a line of candidates.jsonl.
 
     passes, rows: network evaluations, and canvases evaluated in all; words: of the chosen text, each with the
-    confidence of its least sure token; trace: the canvases of every pass, where they were asked for
+    confidence of its least sure token
+    trace: where it was asked for, of every pass the canvases that the network was `shown` and its `guess` at them, as
+    pieces joined by blanks, the `confidence` of each token of the guess, and which of the first pass's `rows` each of
+    these canvases is; kept: with a trace, which of them each candidate is
     chosen: index of the candidate that the text is; None for a text that is composed of several
     flags: canvas_full (no room left), early_end (text behind the end, or less than half of what CTC counted), stalled
         (slots filled without the sampler's consent), budget (out of time), silence (nothing was said)
@@ -40,12 +45,13 @@ class Transcript:
     words: list[dict[str, Any]] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     timing: dict[str, float] = field(default_factory=dict)
-    trace: list[dict[str, list[str]]] = field(default_factory=list)
+    trace: list[dict[str, Any]] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
         """What candidates.jsonl holds; no trace where there is none."""
         values = asdict(self)
-        return values if self.trace else {key: value for key, value in values.items() if key != "trace"}
+        return values if self.trace else {key: value for key, value in values.items() if key not in ("trace", "kept")}
 
 
 def part_dir(out: Path, job: int) -> Path:
@@ -75,6 +81,9 @@ def write_part(
 def merge_parts(out: Path, num_jobs: int, keys: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
     """Join the parts into text, token, token_int, score (also under 1best_recog/), candidates.jsonl and meta.json.
 
+    Where there are several candidates, 2best_recog/, 3best_recog/ and so on have text, token_int and score of the
+    others, the most confident first (a beam search's own order); an utterance that has fewer is in fewer of them.
+
     keys: every utterance of the set. settings: go into meta.json, with the jobs' conditions (the largest memory of a
         job, a list where other values differ) and the totals that are returned: `rtf` (decoding seconds per second of
         audio, loading excluded), `seconds` (of encode, decode and select apart), `utterances`, `passes` and `rows`
@@ -98,6 +107,7 @@ def merge_parts(out: Path, num_jobs: int, keys: Sequence[str], settings: dict[st
     records = [found[key] for key in sorted(keys)]
     _write_lines(out, records)
     _write_lines(out / "1best_recog", records)
+    _write_others(out, records)
     with atomic_write(out / "candidates.jsonl") as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     totals = _totals(records)
@@ -120,10 +130,27 @@ def job_conditions(out: Path, num_jobs: int) -> dict[str, Any]:
     return together
 
 
-def _write_lines(directory: Path, records: list[dict[str, Any]]) -> None:
+def _write_others(out: Path, records: list[dict[str, Any]]) -> None:
+    """The candidates that were not chosen, a directory for each place; those of an earlier decoding are removed."""
+    for old in out.glob("[0-9]*best_recog"):
+        if old.name != "1best_recog":
+            shutil.rmtree(old)
+    places: dict[int, list[dict[str, Any]]] = {}
+    for record in records:
+        others = [each for number, each in enumerate(record["candidates"]) if number != record["chosen"]]
+        if record["selection"] != "score":
+            others.sort(key=lambda each: -each["confidence"])
+        for place, other in enumerate(others, start=2):
+            line = {**other, "utt_id": record["utt_id"], "token_int": other["tokens"]}
+            places.setdefault(place, []).append(line)
+    for place, lines in places.items():
+        _write_lines(out / f"{place}best_recog", lines, OTHERS_FILES)
+
+
+def _write_lines(directory: Path, records: list[dict[str, Any]], names: Sequence[str] = LINE_FILES) -> None:
     values = {"text": lambda r: r["text"], "token": lambda r: " ".join(r["tokens"]),
               "token_int": lambda r: " ".join(map(str, r["token_int"])), "score": lambda r: f"{r['confidence']:.6f}"}
-    for name in LINE_FILES:
+    for name in names:
         with atomic_write(directory / name) as file:
             file.writelines(f"{r['utt_id']} {values[name](r)}".rstrip() + "\n" for r in records)
 

@@ -16,7 +16,7 @@ Uniforms = Callable[[], Tensor]  # fresh (K, L) numbers in [0, 1)
 
 @dataclass(frozen=True)
 class PddOptions:
-    """candidates: K; mask_ratios: r_0 = 1, r_1, ... one for each of the N passes.
+    """candidates: K; mask_ratios: r_0 = 1, r_1, ... one for each of the N passes, in (0, 1], not rising.
 
     first_pass: "argmax" (all candidates equal after it, as released) or "sample" (candidate 0 argmax, others drawn).
     remask: "bernoulli" (each slot with probability r, as released) or "exact" (round(r L) random slots).
@@ -41,8 +41,13 @@ class PddOptions:
                 raise UserError(f"{name}: {getattr(self, name)!r} is unknown; expected {' or '.join(values)}")
         if self.candidates < 1:
             raise UserError(f"candidates: expected at least 1, got {self.candidates}")
-        if not self.mask_ratios or self.mask_ratios[0] != 1.0 or not all(0 <= r <= 1 for r in self.mask_ratios):
-            raise UserError(f"mask_ratios: expected 1.0 first, then numbers in [0, 1], got {list(self.mask_ratios)}")
+        ratios, given = self.mask_ratios, list(self.mask_ratios)
+        if not ratios or ratios[0] != 1.0:
+            raise UserError(f"mask_ratios: expected 1.0 first, then a number for each further pass, got {given}")
+        if not all(0 < ratio <= 1 for ratio in ratios):
+            raise UserError(f"mask_ratios: expected numbers in (0, 1], got {given}")
+        if any(after > before for before, after in zip(ratios, ratios[1:], strict=False)):
+            raise UserError(f"mask_ratios: expected numbers that do not rise, got {given}")
 
 
 @dataclass(frozen=True)

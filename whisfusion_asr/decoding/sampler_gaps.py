@@ -15,6 +15,7 @@ from itertools import accumulate, takewhile
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from whisfusion_asr.decoding.fill import Fill, Filled
 from whisfusion_asr.decoding.given import Start
@@ -123,8 +124,9 @@ def gaps_fill(start: Start, spec: CanvasSpec, options: GapsOptions) -> Fill:
         last = min(len(text) + open_end, len(start.tokens) - spec.prefix)
         if confirmed >= last:
             break
-        canvas = _laid(text, start.tokens, spec)[: spec.prefix + last]  # what is behind it is not seen anyway
-        foretold = yield Look(canvas, spec.prefix + confirmed, spec.prefix + last)
+        size = spec.prefix + last  # what is behind it is not seen anyway
+        canvas, sure = _laid(parts, start, spec)
+        foretold = yield Look(canvas[:size], spec.prefix + confirmed, size, sure[:size])
         looks, progress.passes = looks + 1, progress.passes + 1
         wrong = _wrong(text, foretold, confirmed, options.margin)
         parts = _mended(_judged(text, foretold, confirmed), wrong, spec)
@@ -150,8 +152,8 @@ def _write(parts: Sequence[_Part], start: Start, spec: CanvasSpec, options: Gaps
         gaps = [part for part in parts if part.open]
         if not gaps:
             return
-        canvas, slots = _shown(parts, start, spec, options.ahead or TRAINED)
-        answer = yield Ask(canvas, canvas == spec.mask_id, anywhere, entropy=True)
+        canvas, sure, slots = _shown(parts, start, spec, options.ahead or TRAINED)
+        answer = yield Ask(canvas, canvas == spec.mask_id, anywhere, entropy=True, filled_with=sure)
         progress.passes += 1
         progress.over = answer.last or progress.passes == options.max_passes
         for part, (first, behind) in zip(gaps, slots, strict=True):
@@ -256,41 +258,40 @@ def _give_up(parts: Sequence[_Part], room: int) -> bool:
 
 
 def _shown(parts: Sequence[_Part], start: Start, spec: CanvasSpec,
-           ahead: int) -> tuple[torch.Tensor, list[tuple[int, int]]]:
-    """The canvas (1, L), and for each gap its first slot and the one behind the last.
+           ahead: int) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
+    """The canvas and the probabilities of what stands there, (1, L), and of each gap its first slot and the one behind
+    the last.
 
     Where the canvas is too short, the last gaps are shown by fewer masks, and by one at least.
     """
-    canvas = torch.full_like(start.tokens, spec.eos_id)
-    canvas[: spec.prefix] = start.tokens[: spec.prefix]
     waiting = sum(part.open for part in parts)
-    free = len(canvas) - spec.prefix - sum(len(part.tokens) for part in parts)
-    place, slots = spec.prefix, []
+    free = len(start.tokens) - spec.prefix - len(_text(parts))
+    shown, slots, place = [], [], spec.prefix
     for part in parts:
-        ids = [token.id for token in part.tokens]
-        canvas[place : place + len(ids)] = torch.tensor(ids, dtype=canvas.dtype)
+        shown += part.tokens
         place += len(part.tokens)
         if part.open:
             waiting -= 1
             width = min(ahead, free - waiting)
-            canvas[place : place + width] = spec.mask_id
+            shown += [_Token(spec.mask_id, 0.0)] * width
             slots.append((place, place + width))
             place, free = place + width, free - width
-    return canvas[None], slots
+    canvas, sure = _laid([_Part(shown, end=parts[-1].end)], start, spec)
+    return canvas[None], sure[None], slots
 
 
-def _laid(text: Sequence[_Token], tokens: torch.Tensor, spec: CanvasSpec) -> torch.Tensor:
-    """A canvas (L,) with the prefix of `tokens`, the text, and the end token behind it."""
-    canvas = torch.full_like(tokens, spec.eos_id)
-    canvas[: spec.prefix] = tokens[: spec.prefix]
-    canvas[spec.prefix : spec.prefix + len(text)] = torch.tensor([token.id for token in text], dtype=canvas.dtype)
-    return canvas
+def _laid(parts: Sequence[_Part], start: Start, spec: CanvasSpec) -> tuple[Tensor, Tensor]:
+    """The parts' tokens on a canvas (L,), the prefix before them and the end token behind, and the probabilities."""
+    text = _text(parts)
+    canvas, sure = torch.full_like(start.tokens, spec.eos_id), torch.full_like(start.confidence, parts[-1].end)
+    canvas[: spec.prefix], sure[: spec.prefix] = start.tokens[: spec.prefix], start.confidence[: spec.prefix]
+    place = slice(spec.prefix, spec.prefix + len(text))
+    canvas[place] = torch.tensor([token.id for token in text], dtype=canvas.dtype)
+    sure[place] = torch.tensor([token.sure for token in text], dtype=sure.dtype)
+    return canvas, sure
 
 
 def _filled(parts: Sequence[_Part], start: Start, spec: CanvasSpec, flags: tuple[str, ...]) -> Filled:
     """The closed parts as a canvas."""
-    text = _text(parts)
-    canvas, filled_with = _laid(text, start.tokens, spec), start.confidence.clone()
-    filled_with[spec.prefix :] = parts[-1].end
-    filled_with[spec.prefix : spec.prefix + len(text)] = torch.tensor([token.sure for token in text])
+    canvas, filled_with = _laid(parts, start, spec)
     return Filled(canvas[None], filled_with[None], None, flags)

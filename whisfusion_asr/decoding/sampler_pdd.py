@@ -8,7 +8,7 @@ from torch import Tensor
 
 from whisfusion_asr.decoding.fill import Fill, Filled, row_confidence, same_text, scored_slots
 from whisfusion_asr.decoding.given import Start
-from whisfusion_asr.decoding.network import Ask
+from whisfusion_asr.decoding.network import Ask, taken
 from whisfusion_asr.decoding.pdd import PddOptions, candidate_uniforms
 from whisfusion_asr.diffusion.canvas import CanvasSpec
 from whisfusion_asr.errors import UserError
@@ -34,19 +34,18 @@ class EnginePddOptions(PddOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        ratios, given = self.mask_ratios, list(self.mask_ratios)
+        ratios = self.mask_ratios
+        if self.passes is not None and self.passes < 1:
+            raise UserError(f"passes: expected at least 1, got {self.passes}; leave it out, mask_ratios has "
+                            f"{len(ratios)}")
         if self.passes is not None and self.passes != len(ratios):
-            raise UserError(f"passes: {self.passes} needs {self.passes} mask_ratios, got {len(ratios)}: {given}")
-        if not all(r > 0 for r in ratios):
-            raise UserError(f"mask_ratios: expected numbers in (0, 1], got {given}")
-        if any(after > before for before, after in zip(ratios, ratios[1:], strict=False)):
-            raise UserError(f"mask_ratios: expected numbers that do not rise, got {given}")
+            raise UserError(f"passes: {self.passes} needs {self.passes} mask_ratios, got {len(ratios)}: {list(ratios)}")
         rows = (self.candidates, *self.keep)
         if self.keep and len(self.keep) != len(ratios) - 1:
             raise UserError(f"keep: {len(ratios)} passes need {len(ratios) - 1} numbers of rows, got {list(self.keep)}")
         if any(after > before for before, after in zip(rows, self.keep, strict=False)) or min(rows) < 1:
             raise UserError(f"keep: expected {self.candidates} or less, not rising, down to 1; got {list(self.keep)}")
-        if self.adaptive_stop < 0 or self.adaptive_full < 0:
+        if not (self.adaptive_stop >= 0 and self.adaptive_full >= 0):
             raise UserError("adaptive_stop and adaptive_full: expected 0 or more wrong tokens")
 
     @property
@@ -63,41 +62,48 @@ def pdd_fill(start: Start, spec: CanvasSpec, options: EnginePddOptions, utt_id: 
     """
     hidden, draw = _plan(start, spec, options, utt_id)
     whole = whole or options.reads_every_pass
-    candidates, passes = options.candidates, len(hidden)
+    candidates, rows = options.candidates, torch.arange(options.candidates)
     canvas = start.tokens.repeat(candidates, 1)
     filled_with = start.confidence.repeat(candidates, 1)
     largest, flags = None, ()
     step = 0
-    while step < passes:
-        before, hide = canvas, hidden[step]
-        canvas = canvas.masked_fill(hide, spec.mask_id)
+    while step < len(hidden):
+        before = canvas
+        canvas = canvas.masked_fill(hidden[step], spec.mask_id)
         adapts = step == 0 and options.adaptive_stop + options.adaptive_full > 0
-        keep_all = whole or adapts or step == passes - 1
-        needed = hide if keep_all else hide & ~hidden[step + 1]
-        asked = needed
-        if options.confidence == "published" and keep_all:
-            asked = torch.ones_like(hide)
-        sure = None if keep_all else needed & ~hidden[step + 1 :].any(0)  # what is hidden again loses its probability
-        answer = yield Ask(canvas, asked, start.text, sure, draw=draw if step == 0 else None)
-        token, probability, largest = answer.token, answer.probability, answer.probability
-        if answer.drawn is not None:
-            token = torch.cat((token[:1], answer.drawn[1:]))
-            probability = torch.cat((probability[:1], answer.drawn_probability[1:]))
+        needed, asked, sure = _needed(hidden[step:], whole or adapts, options.confidence == "published")
+        ask = Ask(canvas, asked, start.text, sure, draw=None if step else draw, greedy=1, filled_with=filled_with,
+                  rows=rows)
+        answer = yield ask
+        largest, (token, probability) = answer.probability, taken(ask, answer)
         canvas = torch.where(needed, token, canvas)
         filled_with = torch.where(needed, probability, filled_with)
         step += 1
-        if answer.last and step < passes:
+        if answer.last and step < len(hidden):
             flags = ("budget",)
             break
         if adapts:
             candidates, passes = _adapted(canvas, answer.probability, spec, options)
+            hidden = hidden[:passes]
         if options.stop_when_stable and step > 1 and _stable(before, canvas, spec):
             break
-        if options.keep and step < passes:
+        if options.keep and step < len(hidden):
             candidates = min(candidates, options.keep[step - 1])
         kept = _best(canvas, filled_with, candidates, spec)
-        canvas, filled_with, largest, hidden = canvas[kept], filled_with[kept], largest[kept], hidden[:, kept]
-    return Filled(canvas, filled_with, largest if options.confidence == "published" else None, flags)
+        rows, hidden = rows[kept], hidden[:, kept]
+        canvas, filled_with, largest = canvas[kept], filled_with[kept], largest[kept]
+    return Filled(canvas, filled_with, largest if options.confidence == "published" else None, flags, rows)
+
+
+def _needed(hidden: Tensor, whole: bool, published: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Slots that a pass fills, slots that it predicts, and those whose probability counts (None: of all), (K, L) each.
+
+    hidden: (N, K, L), of this pass and of those that will follow: what they hide again loses its probability.
+    """
+    if whole or len(hidden) == 1:
+        return hidden[0], torch.ones_like(hidden[0]) if published else hidden[0], None
+    needed = hidden[0] & ~hidden[1]
+    return needed, needed, needed & ~hidden[1:].any(0)
 
 
 def _plan(start: Start, spec: CanvasSpec, options: EnginePddOptions, utt_id: str) -> tuple[Tensor, Tensor | None]:

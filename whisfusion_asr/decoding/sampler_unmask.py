@@ -13,7 +13,7 @@ from torch import Tensor
 
 from whisfusion_asr.decoding.fill import Fill, Filled
 from whisfusion_asr.decoding.given import Start
-from whisfusion_asr.decoding.network import Answer, Ask
+from whisfusion_asr.decoding.network import Answer, Ask, taken
 from whisfusion_asr.decoding.pdd import PddOptions, candidate_uniforms
 from whisfusion_asr.diffusion.canvas import CanvasSpec
 from whisfusion_asr.errors import UserError
@@ -171,7 +171,7 @@ class BoundedOptions(UnmaskOptions):
     def __post_init__(self) -> None:
         _check_max_passes(self.max_passes)
         _check_choice("rule", self.rule, ("sum_minus_max", "sum"))
-        if self.gamma < 0:
+        if not self.gamma >= 0:
             raise UserError(f"gamma: expected 0 or more nats, got {self.gamma}")
 
     @property
@@ -218,14 +218,18 @@ class EntropyOptions(BoundedOptions):
 
 @dataclass(frozen=True)
 class PositionOptions(BoundedOptions):
-    """pbeb: ordered by ln(confidence) - bias * slot; a logarithm, for confidence * exp(-bias * slot) underflows."""
+    """pbeb: ordered by ln(confidence) - bias * slot; a logarithm, for confidence * exp(-bias * slot) underflows.
+
+    max_passes: as in the paper, after 32 the rest is filled at once
+    """
 
     gamma: float = 0.05
+    max_passes: int | None = 32
     bias: float = 0.2
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.bias < 0:
+        if not self.bias >= 0:
             raise UserError(f"bias: expected 0 or more per slot, got {self.bias}")
 
     def key(self, answer: Answer) -> Tensor:
@@ -250,10 +254,9 @@ def unmask_fill(start: Start, spec: CanvasSpec, options: UnmaskOptions, utt_id: 
         if not hidden.any():
             break
         draw = uniforms() if samples else None
-        answer = yield Ask(canvas, hidden, start.text, entropy=options.entropy, draw=draw)
-        token, probability = answer.token, answer.probability
-        if draw is not None:
-            token, probability = answer.drawn, answer.drawn_probability
+        ask = Ask(canvas, hidden, start.text, entropy=options.entropy, draw=draw, filled_with=filled_with)
+        answer = yield ask
+        token, probability = taken(ask, answer)
         fill = options.slots(Step(step, answer, hidden, total, uniforms() if uniforms else None))
         if (answer.last or step == passes - 1) and not torch.equal(fill, hidden):
             fill, flags = hidden, ("budget",) if answer.last else ("stalled",)

@@ -63,8 +63,10 @@ class EngineOptions:
 
     batch_tokens: slots and frames that one batch may hold: utterances * (K * canvas + frames), padding included;
         null for what suits the device (BATCH_TOKENS)
-    budget_ms: time for one utterance, after which its best transcript so far counts; null for no limit. Utterances
-        are then decoded one by one, and the text depends on the machine's speed.
+    budget_ms: time for one utterance, from its encoder states to the last pass, after which its best transcript so far
+        counts; null for no limit. Drafting and CTC are in it; encoding before it, selection and word times behind it
+        are not. The first pass is made in any case, a further one if there is time for one as long as the last.
+        Utterances are then decoded one by one, and the text depends on the machine's speed.
     silence: the transcript is empty if CTC hears no token, or none of a mean probability of at least this; without a
         CTC head if the first pass finds no token, or none so sure; null for the experiment's own bound (`whisfusion
         calibrate`, which a recipe calls), or for taking everything for speech where it has none
@@ -80,7 +82,7 @@ class EngineOptions:
     def __post_init__(self) -> None:
         if self.batch_tokens is not None and self.batch_tokens < 1:
             raise UserError(f"batch_tokens: expected at least 1, got {self.batch_tokens}")
-        if self.budget_ms is not None and self.budget_ms <= 0:
+        if self.budget_ms is not None and not self.budget_ms > 0:
             raise UserError(f"budget_ms: expected more than 0 milliseconds, got {self.budget_ms}")
         for name in ("silence", "draft"):
             value = getattr(self, name)

@@ -17,7 +17,7 @@ from whisfusion_asr.models.adapter import Memory
 DTYPES = ("float32", "bfloat16", "float16")
 COMPILE_MODES = ("default", "reduce-overhead")
 # The methods of a CanvasDecoder, and of a causal one, that compute something; `forward` is made of them.
-METHODS = ("read", "hidden", "logits", "step")
+METHODS = ("read", "hidden", "hidden_before", "logits", "step")
 # A CUDA graph is of one shape: so many frames come together that few shapes occur.
 GRAPH_FRAMES = 128
 

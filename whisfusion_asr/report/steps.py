@@ -1,13 +1,15 @@
 """What each pass changes (Table 7 of arXiv 2508.07048), from the optional `trace` of candidates.jsonl.
 
-`trace` is a list of N passes, each `{"guess": rows}` or the rows themselves: K canvases with what the network fills in
-in this pass. A row is its L pieces joined by blanks, or a list of L token ids. `trace_confidence` (optional) is a list
-of N passes, each K lists of L probabilities: of each slot's token in the pass that filled it last.
+`trace` is a list of N passes, each `{"guess": canvases}` or the canvases themselves, with what the network fills in in
+this pass. A canvas is its L pieces joined by blanks, or a list of L token ids. A pass may tell the `confidence`, a list
+of L probabilities for each canvas, of each slot's token in the pass that filled it last. Where candidates are dropped
+between the passes, each pass has `rows`, which of the K canvases of the first pass each of its own is, and the line
+`kept`, the same of the candidates.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,15 +22,21 @@ from whisfusion_asr.scoring.normalize import Normalizer
 HOW_TO_GET = "decode with `--trace true`; candidates.jsonl then tells every pass"
 
 Canvas = Sequence[int]
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
 class Trace:
-    """The passes of one utterance. canvases: (N, K, L) token ids; confidence: (N, K, L), or empty; chosen: a row."""
+    """The passes of one utterance. A candidate that was dropped keeps its last state.
+
+    canvases: (N, K, L) token ids; confidence: (N, K, L), or empty; chosen: a row
+    candidates: of each candidate of the record its row
+    """
 
     canvases: list[list[list[int]]]
     confidence: list[list[list[float]]]
     chosen: int
+    candidates: list[int]
 
     def at(self, step: int) -> list[list[int]]:
         """The K rows after a pass, counted from 0; beyond the last pass its rows."""
@@ -36,23 +44,38 @@ class Trace:
 
 
 def read_trace(utterance: Utterance, vocabulary: Vocabulary | None) -> Trace | None:
-    """The trace of an utterance; None where there is none, or no vocabulary to read it with.
+    """The trace of an utterance; None where there is none, or no vocabulary to read it with, or where candidates were
+    dropped and it does not tell which.
 
     A text that was put together from several candidates counts as the first one.
     """
-    passes = utterance.record.get("trace")
+    passes = [each if isinstance(each, dict) else {"guess": each} for each in utterance.record.get("trace") or []]
     if not passes or vocabulary is None:
         return None
-    rows = [each["guess"] if isinstance(each, dict) else each for each in passes]
-    chosen = utterance.record.get("chosen")
-    is_row = isinstance(chosen, int) and 0 <= chosen < len(rows[0])
-    return Trace([[vocabulary.canvas(row) for row in each] for each in rows],
-                 utterance.record.get("trace_confidence") or [], chosen if is_row else 0)
+    numbers = list(range(len(passes[0]["guess"])))
+    rows = [each.get("rows", numbers) for each in passes]
+    if any(len(each["guess"]) != len(known) for each, known in zip(passes, rows, strict=True)):
+        return None
+    canvases = [[vocabulary.canvas(canvas) for canvas in each["guess"]] for each in passes]
+    sure = [each["confidence"] for each in passes if "confidence" in each]
+    kept, chosen = utterance.record.get("kept", numbers), utterance.record.get("chosen")
+    is_row = isinstance(chosen, int) and 0 <= chosen < len(kept)
+    confidence = _carried(sure, rows) if len(sure) == len(passes) else []
+    return Trace(_carried(canvases, rows), confidence, kept[chosen if is_row else 0], kept)
 
 
-def finalised(trace: Trace, vocabulary: Vocabulary, row: int) -> list[int]:
-    """For each emitted token of a row the pass, from 1, since which its slot has not changed."""
-    canvases = [rows[row] for rows in trace.canvases]
+def _carried(passes: Sequence[Sequence[Row]], rows: Sequence[Sequence[int]]) -> list[list[Row]]:
+    """All rows after each pass: those that it does not have are as they were. rows: numbers of each pass's own."""
+    found: list[list[Row]] = []
+    for own, numbers in zip(passes, rows, strict=True):
+        known = dict(enumerate(found[-1] if found else [])) | dict(zip(numbers, own, strict=True))
+        found.append([known[number] for number in sorted(known)])
+    return found
+
+
+def finalised(trace: Trace, vocabulary: Vocabulary, candidate: int) -> list[int]:
+    """For each emitted token of a candidate of the record the pass, from 1, since which its slot has not changed."""
+    canvases = [rows[trace.candidates[candidate]] for rows in trace.canvases]
     last = canvases[-1]
     places = range(vocabulary.prefix, vocabulary.prefix + len(vocabulary.emitted(last)))
     return [1 + max((n + 1 for n, canvas in enumerate(canvases) if canvas[p] != last[p]), default=0) for p in places]
@@ -62,15 +85,18 @@ def steps_section(utterances: Sequence[Utterance], vocabulary: Vocabulary | None
     """The step-by-step table, or under `missing` what it needs.
 
     returns: `passes`, a row for each pass up to the longest trace (an utterance that was done earlier keeps its last
-        state): WER in percent of the chosen candidate, of all candidates together and of the best one; mean confidence
-        of the emitted tokens and the first end; changed_percent: slots, up to the later one of the two ends, whose
-        token differs from the one before the pass (100 in the first, where all was masked)
+        state, as does a candidate that was dropped): WER in percent of the chosen candidate, of all candidates
+        together and of the best one; mean confidence of the emitted tokens and the first end; changed_percent: slots,
+        up to the later one of the two ends, whose token differs from the one before the pass (100 in the first, where
+        all was masked)
     """
     if not any(each.record.get("trace") for each in utterances):
         return {"missing": HOW_TO_GET}
     if vocabulary is None:
         return {"missing": "the experiment's config.yaml has no token_list to read the trace with"}
     traced = [(each, trace) for each in utterances if (trace := read_trace(each, vocabulary))]
+    if not traced:
+        return {"missing": f"the trace does not tell which candidates were dropped: {HOW_TO_GET}"}
     errors_of = _counter(vocabulary, clean)
     words = sum(len(each.reference) for each, _ in traced)
     rows = []

@@ -173,7 +173,7 @@ def test_another_storage_dumps_again(recipe: Recipe) -> None:
     output = recipe.run("--stop_stage", "2", "--states_storage", "float32")
     assert output.count('runs again, storage: "int8" -> "float32"') == 3
     # four utterances of a second: 25 states of width 512 each, and eight rows of offsets and scales
-    assert "about 6.76e-05 GB as int8" in recipe.run("--dry_run", "true", "--stage", "2", "--force", "true")
+    assert "as int8, about 6.76e-05 GB" in recipe.run("--dry_run", "true", "--stage", "2", "--force", "true")
 
 
 def test_without_an_adapter_configuration_stage_3_says_so(recipe: Recipe) -> None:

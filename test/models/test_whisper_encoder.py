@@ -102,7 +102,7 @@ def test_padded_states_equal_transformers(folder):
     for row, reference, length in zip(states, wanted, lengths, strict=True):
         torch.testing.assert_close(row[:length], reference[:length], atol=1e-4, rtol=0)
         assert (row[length:] == 0).all()
-    every, lengths = WhisperEncoder(folder, keep="all")(*batch(*signals))
+    every, lengths = WhisperEncoder(folder, keep="padded")(*batch(*signals))
     assert lengths.tolist() == [1500, 1500]
     torch.testing.assert_close(every, wanted, atol=1e-4, rtol=0)
 
@@ -205,7 +205,7 @@ def test_more_than_30_seconds(folder):
     [
         ({"context": "full"}, "context is 'full', expected one of padded, trimmed"),
         ({"tail_seconds": -1}, "tail_seconds is -1, expected 0 to 30"),
-        ({"keep": "some"}, "keep is 'some', expected one of true_length, all"),
+        ({"keep": "some"}, "keep is 'some', expected one of true_length, padded"),
         ({"pool": 0}, "pool is 0, expected 1 or more"),
         ({"precision": "int8"}, "precision is 'int8', expected one of float32, bfloat16"),
     ],

@@ -329,9 +329,6 @@ def test_import_encoder_without_network(tmp_path):
     assert not (tmp_path / "e").exists()
 
 
-REAL = [word for word in os.environ.get("WHISFUSION_WHISPER_DIR", "").split(os.pathsep) if word]
-
-
 @pytest.fixture(scope="module")
 def recordings(shared_data):
     """Read speech: an utterance from each of a few speakers of LibriSpeech."""
@@ -351,11 +348,9 @@ def test_log_mel_of_real_speech(recordings, bins):
     assert np.abs(found.numpy() - np.stack(wanted)).max() < 1e-4
 
 
-@pytest.mark.parametrize("real", REAL or [None])
-def test_real_weights(real, recordings):
+def test_real_weights(real_whisper, recordings):
     """Bounds of a faithful import: single frames carry values of 20 and more."""
-    if real is None:
-        pytest.skip("real weights: set WHISFUSION_WHISPER_DIR to a Whisper folder, or to several with : between")
+    real = str(real_whisper)
     signal = recordings[0][: 8 * RATE]
     count = -(-len(signal) // 320)
     reference = hf_encoder(real)

@@ -168,10 +168,12 @@ def test_gigabytes_of_the_states(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "sizes"),
     [
-        ("/data/baseline/whisper-small", (768, 12)), ("openai/whisper-large-v3-turbo", (1280, 32)), ("base.pt", (512, 6)),
+        ("/data/baseline/whisper-small", (768, 12)),
+        ("openai/whisper-large-v3-turbo", (1280, 32)),
+        ("base.pt", (512, 6)),
         ("/data/small/baseline", (None, None)),
     ],
-)  # fmt: skip
+)
 def test_the_size_is_read_from_the_name_of_the_model(tmp_path: Path, place: str, sizes: tuple) -> None:
     facts = encoder_facts(tmp_path, {"encoder": "whisper", "encoder_conf.model": "openai/whisper-tiny"}, place)
     assert (facts["output_size"], facts["layers"]) == sizes

@@ -23,6 +23,7 @@ from whisfusion_asr.recipe.layout import Layout
 from whisfusion_asr.recipe.options import Options
 from whisfusion_asr.recipe.settings import described_downloads, find_config, read_decoding_settings, read_settings
 from whisfusion_asr.recipe.step import Step
+from whisfusion_asr.recipe.text_bound import text_bound_steps
 
 WEIGHTS = "valid.loss.ave.pth"  # what a training leaves for the next step
 _DATA_FILES = ("wav.scp", "text", "utt2spk", "utt2num_samples")
@@ -92,6 +93,7 @@ class Steps:
             yield self._text(self.options.train_set, self.options.text_data)
             yield self._text(self.options.valid_set, self.options.text_valid)
             yield self._training("parts", "text", self.layout.text_model, "text")
+            yield from text_bound_steps(self)
 
     def dump(self) -> Iterator[Step]:
         """Stage 2: encoder states of every set; nothing when training on audio."""

@@ -13,6 +13,25 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def given(variable: str, what: str) -> list:
+    """Parameters of a fixture: the folders that an environment variable lists with : between, else one that skips."""
+    folders = [Path(word) for word in os.environ.get(variable, "").split(os.pathsep) if word]
+    skip = pytest.mark.skip(reason=f"set {variable} to {what}, or to several with : between")
+    return folders or [pytest.param(None, marks=skip)]
+
+
+@pytest.fixture(params=given("WHISFUSION_WHISPER_DIR", "a complete English-speaking Whisper folder"), ids=str)
+def real_whisper(request: pytest.FixtureRequest) -> Path:
+    """True weights in Hugging Face's layout."""
+    return request.param
+
+
+@pytest.fixture(params=given("WHISFUSION_CTRANSLATE2_DIR", "a faster-whisper folder with model.bin"), ids=str)
+def real_ctranslate2(request: pytest.FixtureRequest) -> Path:
+    """True weights as CTranslate2's converter writes them."""
+    return request.param
+
+
 class Loopback(ThreadingHTTPServer):
     """A web server on this machine, as bad as a test wants it.
 

@@ -19,8 +19,9 @@ ROOMS = {
     "decoding": {"diffusion"},
     "report": {"scoring"},
     "tasks": {"data", "diffusion", "models", "training", "pretrained"},
-    # beside the rooms that it shows to the user: the canvas's description and the reader of trained weights
-    "api": {"data", "models", "pretrained", "decoding", "diffusion", "training"},
+    # beside the rooms that it shows to the user: the canvas's description, the reader of trained weights, and tasks,
+    # which registers ESPnet's encoders (late, when an experiment names one)
+    "api": {"data", "models", "pretrained", "decoding", "diffusion", "training", "tasks"},
     # whole files with api's Speech2Text
     "transcription": {"api", "data", "decoding"},
     # an experiment as one file: the network through api, its weights, tokens, settings and card by their rooms

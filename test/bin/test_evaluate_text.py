@@ -52,6 +52,17 @@ def test_the_model_and_its_baselines_share_tokens_and_characters(experiment, cap
     assert "3 sentences, 8 tokens, given the length of each" in capsys.readouterr().out
 
 
+def test_a_few_sentences_are_enough(experiment):
+    directory = experiment({"fit": "count"})
+    (directory / "train.txt").write_text("ab ab ab\n" + "bbbb\n" * 20)
+    found = run(directory, "--max_sentences", "1", "--train_text", str(directory / "train.txt"),
+                "--max_train_sentences", "1")  # fmt: skip
+    assert found["sentences"] == 1
+    # "ab ab" after "ab ab ab": a, b and blank have 3, 3 and 2 of 8, each with one more of 5 pieces
+    nats = -4 * math.log(4 / 13) - math.log(3 / 13)
+    assert found["rows"][0]["nats_per_token"] == pytest.approx(nats / 5)
+
+
 def test_a_fixed_canvas_pays_for_its_end_and_padding(experiment):
     found = run(experiment({"fit": "fixed", "length": 7}))
     (model,) = found["rows"]
@@ -64,6 +75,7 @@ def test_a_fixed_canvas_pays_for_its_end_and_padding(experiment):
     [
         ({"fit": "fixed", "length": 5}, {}, [], "line0000000 has 5 tokens, too many for canvases of 5 with an end"),
         ({"fit": "count"}, {}, ["--draws", "0"], "--draws 0: expected at least 1"),
+        ({"fit": "count"}, {}, ["--max_train_sentences", "0"], "--max_train_sentences 0: expected at least 1"),
         ({"fit": "count"}, {}, ["--model_file", "no.pth"], "no.pth: no such weight file"),
         ({"fit": "count"}, {"decoder": None, "encoder": "states", "encoder_conf": {"size": 4}}, [],
          "decoder: is missing; give the experiment of a text model"),

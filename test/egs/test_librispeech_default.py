@@ -65,7 +65,7 @@ def test_every_option_is_one(dry_run):
                    ".bin.import_model --tokenizer", ".bin.import_encoder",
                    "# downloads: openai/whisper-small from the Hugging Face hub, 0.97 GB",
                    "# downloads: nieshen/SMDM:mdm_safetensors/", "0.88 GB", ".bin.import_model --smdm nieshen/SMDM:"]),
-        ("dump", ["# disk: states of 960.9 hours of audio, ", "# disk: states of 5.1 hours", "hours at 100 TFLOP/s"]),
+        ("dump", ["# disk: states of 960.9 hours of audio as ", "# disk: states of 5.1 hours", "hours at 100 TFLOP/s"]),
         ("train_adapter", ["# time: 80 epochs of 281,241 utterances, 29 hours", "train_whisfusion_small_adapter.yaml"]),
         ("train_decoder", ["# time: 30 epochs of 281,241 utterances, 13 hours", "train_whisfusion_small_decoder.yaml"]),
         ("decode", ["# time: 2,620 utterances, 15 candidates, 4 passes", "# time: 2,939 utterances"]),
@@ -81,8 +81,8 @@ def test_each_stage_tells_its_costs(dry_run, stage, lines):
     ("stage", "lines"),
     [
         ("parts", ["--vocab_size 5000 --languages en ", "# downloads: openai/whisper-large-v3 from", "3.09 GB"]),
-        # 960.9 h * 3600 s * 25 states * 1280 bytes; 281,241 * 2.27e12 operations
-        ("dump", ["# disk: states of 960.9 hours of audio, 111 GB for each byte", "# time: 1.8 hours at 100 TFLOP/s"]),
+        # (960.9 h * 3600 s * 25 states + 281,241 * 8 of int8's scales) * 1280 bytes; 281,241 * 2.27e12 operations
+        ("dump", ["# disk: states of 960.9 hours of audio as int8, about 114 GB", "# time: encoding, 1.8 hours at"]),
         ("train_adapter", ["conf/train_whisfusion_v2.yaml", "# time: 60 epochs of 281,241 utterances, 32 hours"]),
         ("train_decoder", ["conf/train_whisfusion_v2_decoder.yaml", "# time: 30 epochs of 281,241 utterances, 16 h"]),
         ("decode", ["# decode_pdd_mbr/test_clean", "--inference_args selection=mbr"]),

@@ -84,6 +84,7 @@ def possible(monkeypatch):
     monkeypatch.setitem(sys.modules, "flash_attn", flash_attn_by_formula)
     monkeypatch.setattr(flash, "why_not_flash", lambda *_: None)
     monkeypatch.setattr(flash, "_told", set())
+    monkeypatch.setattr(flash, "_used", {})
 
 
 def decoders(kind: type, **settings: object) -> list[DiffusionDecoder]:
@@ -135,8 +136,10 @@ def test_inputs_are_cast_to_the_type_that_autocast_computes_in(possible):
 
 def test_the_log_says_once_which_runs_and_why(possible, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
+    assert flash.used_attentions() == ()
     for _ in range(2):
         assert isinstance(choose_attention("auto", torch.zeros(1), 8), FlashAttention)
+    assert flash.used_attentions() == ("flash_attn by formula",)
     monkeypatch.setattr(flash, "why_not_flash", why_not_flash)
     for _ in range(2):
         assert choose_attention("auto", torch.zeros(1), 8) is attend
@@ -145,13 +148,20 @@ def test_the_log_says_once_which_runs_and_why(possible, monkeypatch, caplog):
         "attention: flash_attn by formula in torch.float32 on cpu",
         "attention: torch's SDPA in torch.float32 on cpu; not flash_attn, since it runs on CUDA only, and this is cpu",
     ]
+    assert flash.used_attentions() == ("flash_attn by formula", "torch SDPA")
 
 
 def test_a_compiled_decoder_attends_by_sdpa_unless_flash_is_asked_for(possible, monkeypatch, caplog):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     assert choose_attention("auto", torch.zeros(1), 8) is attend
     assert isinstance(choose_attention("flash", torch.zeros(1), 8), FlashAttention)
-    assert not caplog.messages, "a line would break the graph"
+    assert not caplog.messages and not flash.used_attentions(), "either would break the graph"
+
+
+def test_the_passes_of_a_decoder_tell_what_they_attend_with(possible):
+    decoder = DiffusionDecoder(11, size=16, num_blocks=1, attention_heads=2, ffn_size=24, attention="sdpa")
+    decoder(torch.zeros(1, 4, dtype=torch.long))
+    assert flash.used_attentions() == ("torch SDPA",)
 
 
 def test_flash_refuses_to_run_as_something_else():

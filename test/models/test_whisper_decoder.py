@@ -1,6 +1,5 @@
 """Whisper's decoder as the diffusion decoder: equal to transformers' before training, and a CanvasDecoder."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from whisfusion_asr.models.whisper_decoder import WhisperDiffusionDecoder
 from whisfusion_asr.models.whisper_vocabulary import prefix_ids, read_vocabulary, whisper_ids
 
 TEXT = "the cat saw my old house"
-REAL = os.environ.get("WHISFUSION_WHISPER_DIR")
 
 
 def build(folder: Path, pieces: list[str], **conf: object) -> WhisperDiffusionDecoder:
@@ -74,10 +72,9 @@ def test_before_training_it_is_whisper(toy_whisper: Path, toy_whisper_tokens: Pa
     check_zero_step(toy_whisper, toy_whisper_tokens)
 
 
-@pytest.mark.skipif(not REAL, reason="real weights: set WHISFUSION_WHISPER_DIR to a Whisper folder")
-def test_before_training_it_is_the_real_whisper(tmp_path: Path) -> None:
-    choose_tokens([TEXT], REAL, tmp_path)
-    check_zero_step(Path(REAL), tmp_path)
+def test_before_training_it_is_the_real_whisper(real_whisper: Path, tmp_path: Path) -> None:
+    choose_tokens([TEXT], str(real_whisper), tmp_path)
+    check_zero_step(real_whisper, tmp_path)
 
 
 def test_the_prefix_of_each_kind_of_model(toy_whisper: Path, tmp_path: Path) -> None:

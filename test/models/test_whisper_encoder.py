@@ -102,7 +102,7 @@ def test_padded_states_equal_transformers(folder):
     for row, reference, length in zip(states, wanted, lengths, strict=True):
         torch.testing.assert_close(row[:length], reference[:length], atol=1e-4, rtol=0)
         assert (row[length:] == 0).all()
-    every, lengths = WhisperEncoder(folder, keep="all")(*batch(*signals))
+    every, lengths = WhisperEncoder(folder, keep="padded")(*batch(*signals))
     assert lengths.tolist() == [1500, 1500]
     torch.testing.assert_close(every, wanted, atol=1e-4, rtol=0)
 
@@ -205,7 +205,7 @@ def test_more_than_30_seconds(folder):
     [
         ({"context": "full"}, "context is 'full', expected one of padded, trimmed"),
         ({"tail_seconds": -1}, "tail_seconds is -1, expected 0 to 30"),
-        ({"keep": "some"}, "keep is 'some', expected one of true_length, all"),
+        ({"keep": "some"}, "keep is 'some', expected one of true_length, padded"),
         ({"pool": 0}, "pool is 0, expected 1 or more"),
         ({"precision": "int8"}, "precision is 'int8', expected one of float32, bfloat16"),
     ],
@@ -329,9 +329,6 @@ def test_import_encoder_without_network(tmp_path):
     assert not (tmp_path / "e").exists()
 
 
-REAL = [word for word in os.environ.get("WHISFUSION_WHISPER_DIR", "").split(os.pathsep) if word]
-
-
 @pytest.fixture(scope="module")
 def recordings(shared_data):
     """Read speech: an utterance from each of a few speakers of LibriSpeech."""
@@ -351,11 +348,9 @@ def test_log_mel_of_real_speech(recordings, bins):
     assert np.abs(found.numpy() - np.stack(wanted)).max() < 1e-4
 
 
-@pytest.mark.parametrize("real", REAL or [None])
-def test_real_weights(real, recordings):
+def test_real_weights(real_whisper, recordings):
     """Bounds of a faithful import: single frames carry values of 20 and more."""
-    if real is None:
-        pytest.skip("real weights: set WHISFUSION_WHISPER_DIR to a Whisper folder, or to several with : between")
+    real = str(real_whisper)
     signal = recordings[0][: 8 * RATE]
     count = -(-len(signal) // 320)
     reference = hf_encoder(real)

@@ -62,7 +62,7 @@ def fails(capsys: pytest.CaptureFixture[str], words: list[str], command: object 
 def test_configuration(files, imported):
     config = yaml.safe_load((imported / "config.yaml").read_text())
     assert config["encoder_conf"]["model"] == str(files.whisper)
-    assert (config["encoder_conf"]["context"], config["encoder_conf"]["keep"]) == ("padded", "all")
+    assert (config["encoder_conf"]["context"], config["encoder_conf"]["keep"]) == ("padded", "padded")
     assert config["model_conf"] == {"bos_id": 1, "canvas_conf": {"fit": "fixed", "length": 12}}
     assert config["text_case"] == "upper" and config["decoder_conf"]["num_blocks"] == BLOCKS
     assert config["imported"]["stage2"] == {

@@ -213,6 +213,8 @@ def test_every_fault_is_listed(weights, tmp_path, part, fault):
         ({"a": torch.zeros(1), "b": "text"}, r"not a table of tensors: b \(str\)"),
         ({"decoder.embed.weight": torch.zeros(1)}, "neither Whisfusion nor SMDM: .*found decoder.embed.weight"),
         ({}, "found nothing"),
+        ({"x": torch.zeros(1), "module._orig_mod.x": torch.zeros(1), "module.y": torch.zeros(1)},
+         "holds a tensor twice: x and module._orig_mod.x; expected the weights of one network"),
     ],
 )
 def test_other_content(tmp_path, content, message):

@@ -1,7 +1,6 @@
 """The original Whisper's search: transformers' own tokens, probabilities by teacher forcing, batches, refusals."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from whisfusion_asr.pretrained.whisper import copy_encoder
 from whisfusion_asr.pretrained.whisper_generate import OriginalWhisper
 
 LENGTHS = (16000, 4000, 9001)
-REAL = os.environ.get("WHISFUSION_WHISPER_DIR")
 
 
 @pytest.fixture(scope="module")
@@ -121,12 +119,11 @@ def test_an_encoder_alone_writes_nothing(toy_whisper: Path, tmp_path: Path) -> N
         OriginalWhisper(str(tmp_path))
 
 
-@pytest.mark.skipif(REAL is None, reason="set WHISFUSION_WHISPER_DIR to a complete English-speaking Whisper")
-def test_the_real_one_hears_words_and_silence(shared_data: Path) -> None:
+def test_the_real_one_hears_words_and_silence(real_whisper: Path, shared_data: Path) -> None:
     from whisfusion_asr.data.audio import load_audio
 
     lines = (shared_data / "LibriSpeech/lists/test_tiny/wav.scp").read_text().splitlines()
     words = load_audio(str(shared_data / "LibriSpeech" / lines[0].split()[1]))
-    spoken, silent = OriginalWhisper(REAL)([torch.from_numpy(words), torch.zeros(48000)]).utterances
+    spoken, silent = OriginalWhisper(str(real_whisper))([torch.from_numpy(words), torch.zeros(48000)]).utterances
     assert len(spoken.tokens) > 3 and spoken.mean_log_prob > -1 and spoken.end_log_prob is not None
     assert spoken.no_speech < 0.5 < silent.no_speech

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 from pathlib import Path
 
@@ -169,14 +168,37 @@ def spoil_key_bias(tensors: dict[str, Tensor], variables: dict[str, Tensor]) -> 
     return "encoder/layer_2/self_attention/linear_0/bias is not zero for the keys"
 
 
-def spoil_layer(tensors: dict[str, Tensor], variables: dict[str, Tensor]) -> str:
-    del variables["encoder/layer_10/ffn/linear_1/bias"]
-    return "has no variable encoder/layer_10/ffn/linear_1/bias"
-
-
-def spoil_shape(tensors: dict[str, Tensor], variables: dict[str, Tensor]) -> str:
+def spoil_names_and_shapes(tensors: dict[str, Tensor], variables: dict[str, Tensor]) -> str:
+    """Every fault is named at once."""
+    for name in ("layer_10/ffn/linear_1/bias", "layer_3/self_attention/linear_0/weight"):
+        del variables[f"encoder/{name}"]
     variables["encoder/layer_3/ffn/layer_norm/beta"] = torch.zeros(WIDTH + 1)
-    return rf"1 of another shape: layers\.3\.final_layer_norm\.bias \({WIDTH + 1},\), expected \({WIDTH},\)"
+    variables["encoder/layer_3/self_attention/relative/weight"] = torch.zeros(2, 2)
+    return (
+        "2 missing: encoder/layer_3/self_attention/linear_0/weight, encoder/layer_10/ffn/linear_1/bias; "
+        "1 unexpected: encoder/layer_3/self_attention/relative/weight; "
+        rf"1 of another shape: encoder/layer_3/ffn/layer_norm/beta \({WIDTH + 1},\), expected \({WIDTH},\)"
+    )
+
+
+def spoil_whole_layer(tensors: dict[str, Tensor], variables: dict[str, Tensor]) -> str:
+    for name in [name for name in variables if name.startswith("encoder/layer_4/")]:
+        del variables[name]
+    return "12 missing: encoder/layer_4/"
+
+
+def spoil_ends(tensors: dict[str, Tensor], variables: dict[str, Tensor]) -> str:
+    del variables["encoder/num_heads"], variables["encoder/conv1/weight"]
+    return "2 missing: encoder/num_heads, encoder/conv1/weight$"
+
+
+def spoil_scale(tensors: dict[str, Tensor], variables: dict[str, Tensor]) -> str:
+    variables["encoder/conv2/weight_scale"] = torch.ones(WIDTH - 1)
+    variables["encoder/layer_norm/gamma_scale"] = torch.ones(WIDTH)
+    return (
+        "1 unexpected: encoder/layer_norm/gamma_scale; "
+        rf"1 of another shape: encoder/conv2/weight_scale \({WIDTH - 1},\), expected \({WIDTH},\)"
+    )
 
 
 def spoil_zero_points(tensors: dict[str, Tensor], variables: dict[str, Tensor]) -> str:
@@ -184,7 +206,11 @@ def spoil_zero_points(tensors: dict[str, Tensor], variables: dict[str, Tensor]) 
     return "encoder/conv1/weight has zero points"
 
 
-@pytest.mark.parametrize("spoil", [spoil_positions, spoil_key_bias, spoil_layer, spoil_shape, spoil_zero_points])
+@pytest.mark.parametrize(
+    "spoil",
+    [spoil_positions, spoil_key_bias, spoil_names_and_shapes, spoil_whole_layer, spoil_ends, spoil_scale,
+     spoil_zero_points],
+)  # fmt: skip
 def test_wrong_ctranslate2_variables(spoil, tensors, tmp_path):
     variables = ctranslate2_variables(tensors)
     message = spoil(tensors, variables)
@@ -192,6 +218,13 @@ def test_wrong_ctranslate2_variables(spoil, tensors, tmp_path):
     with pytest.raises(UserError, match=message):
         find_folder(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_scalars_of_a_ctranslate2_model_are_settings(tensors, tmp_path):
+    """As another version of the converter may write them."""
+    variables = ctranslate2_variables(tensors) | {"encoder/layer_0/self_attention/head_dim": torch.tensor(64).short()}
+    (tmp_path / "model.bin").write_bytes(pack(variables, {}))
+    assert len(encoder_part(find_folder(tmp_path, tmp_path / "out"))) == 7 + 15 * LAYERS
 
 
 def test_broken_ctranslate2_files(tensors, tmp_path):
@@ -248,13 +281,20 @@ def test_command(whisper, tensors, tmp_path, speech, capsys):
     assert "--whisper_dir nowhere: no such folder or file" in capsys.readouterr().err
 
 
-REAL = os.environ.get("WHISFUSION_WHISPER_DIR")
+def test_a_genuine_ctranslate2_folder(real_ctranslate2, speech, tmp_path):
+    """All of its encoder is read, and the states are like those of trained weights: single values stand out."""
+    folder = find_folder(real_ctranslate2, tmp_path / "out")
+    encoder = WhisperEncoder(str(folder))
+    config = encoder.whisper.config
+    assert len(encoder_part(folder)) == 7 + 15 * config.encoder_layers
+    assert config.d_model == 64 * config.encoder_attention_heads
+    states = encoder(*speech)[0]
+    assert states.isfinite().all() and states.abs().max() > 5 * states.std()
 
 
-@pytest.mark.skipif(not REAL, reason="real weights: set WHISFUSION_WHISPER_DIR to a Whisper folder")
-def test_real_weights_through_every_layout(tmp_path):
+def test_real_weights_through_every_layout(real_whisper, tmp_path):
     """True names, shapes and float16 values of a public Whisper: through each layout and back without a changed bit."""
-    real = Path(REAL)
+    real = real_whisper
     tensors = load_file(real / "model.safetensors")
     heads = json.loads((real / "config.json").read_text())["encoder_attention_heads"]
     assert find_folder(real, tmp_path / "x") == real

@@ -58,6 +58,8 @@ def run() -> None:
         write(OPTIONS["out"], text="u a\n", shape="u 1\n")
     elif MODULE == "train":
         train()
+    elif MODULE == "evaluate_text":
+        Path(OPTIONS["out"]).write_text("{}")
     elif MODULE in ("dump_states", "decode") and OPTIONS.get("merge") != "true":
         print("device", os.environ.get("CUDA_VISIBLE_DEVICES"))
         part(OPTIONS["out"], OPTIONS["job"])

@@ -49,13 +49,14 @@ def test_all_stages_run_the_commands_in_order_and_a_second_time_none(recipe: Rec
     output = recipe.run()
     calls = recipe.calls()
     expected = ["data"] * 6 + ["train_tokens", "import_encoder", "prepare_text", "prepare_text", "train"]
-    expected += ["dump_states"] * 9 + ["train", "train"] + ["calibrate"] + ["decode"] * 3 + ["score", "results"]
+    expected += ["evaluate_text"] + ["dump_states"] * 9 + ["train", "train"] + ["calibrate"] + ["decode"] * 3
+    expected += ["score", "results"]
     assert names(calls) == expected
     assert "Sum/Avg" in output and "SPKR" in output and "RESULTS.md" in output
     assert "(runner.py:" in output and "Successfully finished. [elapsed=" in output
     again = recipe.run()
     assert recipe.calls() == []
-    assert again.count("is up to date") == output.count(" is done in ") == 14
+    assert again.count("is up to date") == output.count(" is done in ") == 15
 
 
 def test_words_of_the_commands(recipe: Recipe) -> None:
@@ -72,6 +73,9 @@ def test_words_of_the_commands(recipe: Recipe) -> None:
     dump = "dump_states --encoder_dir exp/encoder --data_dir data/train --out dump/states/train --num_jobs 2"
     assert f"{dump} --storage int8 --job 2" in calls
     assert "dump_states --data_dir data/train --out dump/states/train --num_jobs 2 --merge true" in calls
+    held_out = "--text dump/text/dev/text --train_text dump/text/train/text --max_sentences 200"
+    bound = f"evaluate_text --exp_dir exp/text_unigram50 {held_out} --max_train_sentences 20000 --draws 4 --out"
+    assert f"{bound} exp/text_unigram50/text_bound.json" in calls
     text, adapter, decoder = [call for call in calls if call.startswith("train ")]
     assert "dump/text/train/text,text,text --train_shape_file dump/text/train/shape" in text
     assert "--train_data_path_and_name_and_type dump/states/train,states,states" in adapter
@@ -89,6 +93,19 @@ def test_words_of_the_commands(recipe: Recipe) -> None:
     assert f"{decode} --merge true --inference_args sampler_conf.candidates=5" in calls
     score = "score --ref data/test/text --hyp exp/asr/decode/test/text --utt2spk data/test/utt2spk"
     assert f"{score} --token_list {tokens} --out exp/asr/decode/test" in calls
+
+
+def test_an_older_text_model_is_evaluated_and_not_trained_again(finished: Recipe) -> None:
+    text = finished.path / "exp/text_unigram50"
+    for name in ("text_bound.json", ".bound.stamp.json"):
+        (text / name).unlink()
+    finished.run("--stage", "1")
+    assert names(finished.calls()) == ["evaluate_text"]
+
+
+def test_a_causal_text_model_has_no_bound(recipe: Recipe) -> None:
+    words = ("--dry_run", "true", "--stage", "1", "--stop_stage", "1", "--text_args", "--decoder causal")
+    assert "evaluate_text" not in recipe.run(*words)
 
 
 def test_a_whisper_gives_tokens_and_decoder(recipe: Recipe) -> None:
@@ -173,7 +190,7 @@ def test_another_storage_dumps_again(recipe: Recipe) -> None:
     output = recipe.run("--stop_stage", "2", "--states_storage", "float32")
     assert output.count('runs again, storage: "int8" -> "float32"') == 3
     # four utterances of a second: 25 states of width 512 each, and eight rows of offsets and scales
-    assert "about 6.76e-05 GB as int8" in recipe.run("--dry_run", "true", "--stage", "2", "--force", "true")
+    assert "as int8, about 6.76e-05 GB" in recipe.run("--dry_run", "true", "--stage", "2", "--force", "true")
 
 
 def test_without_an_adapter_configuration_stage_3_says_so(recipe: Recipe) -> None:
@@ -405,7 +422,7 @@ def test_dry_run_prints_commands_and_runs_none(recipe: Recipe) -> None:
 
 def test_dry_run_after_a_run_says_what_is_done_and_what_would_be_refused(finished: Recipe) -> None:
     recipe = finished
-    assert recipe.run("--dry_run", "true").count(": up to date") == 14
+    assert recipe.run("--dry_run", "true").count(": up to date") == 15
     output = recipe.run("--dry_run", "true", "--seed", "9", "--stage", "4")
     assert "would be refused" in output and "seed: 0 -> 9" in output
     assert "GB" in recipe.run("--dry_run", "true", "--stage", "2", "--force", "true")

@@ -62,6 +62,6 @@ def test_loss_changes_by_less_than_a_hundredth(trained, corpus):
 
 def test_default_librispeech_states_take_an_eighth_of_the_published():
     conf = read_yaml(ROOT / "egs/librispeech/asr1/conf/whisper_small.yaml")["encoder_conf"]
-    frames = 30 * 50 if conf.get("keep") == "all" else LIBRISPEECH_SECONDS * 50
+    frames = 30 * 50 if conf.get("keep") == "padded" else LIBRISPEECH_SECONDS * 50
     stored = stored_bytes(Options().states_storage, frames / conf.get("pool", 1), 768)
     assert stored <= PUBLISHED / 8, json.dumps(conf)

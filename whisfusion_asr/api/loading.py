@@ -7,7 +7,8 @@ from typing import Any
 from whisfusion_asr.data.text_form import TextForm, read_form
 from whisfusion_asr.data.tokenizer import Tokenizer, make_tokenizer
 from whisfusion_asr.diffusion.canvas import CanvasSpec
-from whisfusion_asr.models.build import build_network
+from whisfusion_asr.errors import UserError
+from whisfusion_asr.models.build import ENCODERS, build_network
 from whisfusion_asr.models.whisfusion import Whisfusion
 from whisfusion_asr.training.checkpoint import load_network_weights, read_config
 
@@ -15,12 +16,26 @@ from whisfusion_asr.training.checkpoint import load_network_weights, read_config
 def load_network(exp_dir: str | Path, model_file: str, device: str = "cpu") -> tuple[Whisfusion, dict[str, Any]]:
     """Build the network of an experiment and load its weights (its own and those it was initialised from).
 
-    Returns the network in eval mode, and the experiment's configuration.
+    Returns the network in eval mode, and the experiment's configuration. Raises UserError for a part that is unknown.
     """
     config = read_config(exp_dir)
+    _know_encoder(config.get("encoder"), exp_dir)
     network = build_network(config, len(config["token_list"]))
     load_network_weights(network, exp_dir, model_file)
     return network.to(device).eval(), config
+
+
+def _know_encoder(name: str | None, exp_dir: str | Path) -> None:
+    """Register ESPnet's encoders where none of ours has the name. Raises UserError where ESPnet is not installed."""
+    if name is None or name in ENCODERS:
+        return
+    try:
+        import whisfusion_asr.tasks.choices  # noqa: F401  (late: espnet2 takes seconds, and may be missing)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "espnet2":
+            raise
+        raise UserError(f"{exp_dir}/config.yaml: encoder: {name} is none of {', '.join(sorted(ENCODERS))}; for one of "
+                        "ESPnet's install it: pip install whisfusion-asr[espnet]") from error
 
 
 def text_form(config: Mapping[str, Any]) -> TextForm:

@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,9 @@ class HeldOut:
 def main(argv: list[str] | None = None) -> None:
     """Parse, evaluate, print the table, write the JSON file."""
     args = _parser().parse_args(argv)
-    if args.draws < 1:
-        raise UserError(f"--draws {args.draws}: expected at least 1")
+    for name in ("draws", "max_sentences", "max_train_sentences"):
+        if (number := getattr(args, name)) is not None and number < 1:
+            raise UserError(f"--{name} {number}: expected at least 1")
     config = read_config(args.exp_dir)
     if config.get("decoder") is None:
         raise UserError(f"{args.exp_dir}/config.yaml: decoder: is missing; give the experiment of a text model")
@@ -67,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--train_text", help="text of the same form for the unigram and bigram model")
     parser.add_argument("--plain", type=boolean, default=False, help="one sentence a line, without keys")
     parser.add_argument("--max_sentences", type=int, help="the first sentences only")
+    parser.add_argument("--max_train_sentences", type=int, help="the first sentences of --train_text only")
     parser.add_argument("--draws", type=int, default=16, help="masks drawn for each sentence")
     parser.add_argument("--seed", type=int, default=0, help="of the masks, with each sentence's key")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -74,17 +77,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _sentences(path: str, plain: bool) -> dict[str, str]:
+def _sentences(path: str, plain: bool, limit: int | None) -> dict[str, str]:
     table = {f"line{n:07d}": text for n, text in enumerate(read_lines(path))} if plain else read_table(path)
     found = {key: " ".join(text.split()) for key, text in table.items() if text.strip()}
     if not found:
         raise UserError(f"{path}: no sentence in it")
-    return found
+    return dict(islice(found.items(), limit))
 
 
 def _encode(path: str, plain: bool, tokenizer: Tokenizer, limit: int | None) -> HeldOut:
-    chosen = list(_sentences(path, plain).items())[:limit]
-    return HeldOut([(key, tokenizer.encode(text)) for key, text in chosen], sum(len(text) for _, text in chosen))
+    chosen = _sentences(path, plain, limit)
+    return HeldOut([(key, tokenizer.encode(text)) for key, text in chosen.items()], sum(map(len, chosen.values())))
 
 
 def _baselines(
@@ -95,7 +98,8 @@ def _baselines(
     print(f"{len(held_out.texts)} sentences, {sum(len(ids) for _, ids in held_out.texts)} tokens{given}")
     if args.train_text is None:
         return []
-    train = (tokenizer.encode(text) for text in _sentences(args.train_text, args.plain).values())
+    sentences = _sentences(args.train_text, args.plain, args.max_train_sentences)
+    train = (tokenizer.encode(text) for text in sentences.values())
     model = Bigram(train, tokenizer.vocab_size, end)
     tokens, rows = sum(len(ids) + (end is not None) for _, ids in held_out.texts), []
     for name, nats_of in (("unigram", model.unigram_nats), ("bigram", model.bigram_nats)):

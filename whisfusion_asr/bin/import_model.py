@@ -77,7 +77,7 @@ def arguments() -> Any:
     parser.add_argument("--stage2", help="network of the paper's stage 2, or a checkpoint of its training")
     parser.add_argument("--whisper", help="Whisper's encoder, for a network with an adapter")
     parser.add_argument("--context", default="padded", help="encoder_conf.context: padded, as published, or trimmed")
-    parser.add_argument("--keep", default="all", help="encoder_conf.keep: all, as published, or true_length")
+    parser.add_argument("--keep", default="padded", help="encoder_conf.keep: padded, as published, or true_length")
     parser.add_argument("--tokenizer", help=f"Llama's tokenizer.model; default with weights: {LLAMA}")
     parser.add_argument("--text_case", choices=CASES, help="case of transcripts; default: upper with an adapter")
     parser.add_argument("--punctuation", choices=PUNCTUATION, default="keep", help="punctuation of transcripts")

@@ -1,8 +1,9 @@
 """FlashAttention where it is installed and fits, torch's scaled_dot_product_attention everywhere else.
 
 A decoder's option `attention` chooses: `auto` takes flash_attn when it can run, `sdpa` never, `flash` refuses to run
-without it. The log says once which of the two runs, and why not the other. In a compiled decoder `auto` is SDPA: the
-lengths that flash_attn wants would be read from the device in the middle of the graph.
+without it. The log says once which of the two runs, and why not the other; `used_attentions` tells it afterwards. In a
+compiled decoder `auto` is SDPA: the lengths that flash_attn wants would be read from the device in the middle of the
+graph.
 """
 
 import importlib
@@ -21,7 +22,9 @@ ATTENTIONS = ("auto", "sdpa", "flash")
 FLASH_TYPES = (torch.float16, torch.bfloat16)
 # Limits of flash_attn 2: the head size its kernels are built for, and the first GPUs that they run on (Ampere).
 LARGEST_HEAD, HEAD_MULTIPLE, CAPABILITY = 256, 8, (8, 0)
+SDPA = "torch SDPA"
 _told: set[str] = set()
+_used: dict[str, None] = {}  # in the order of first use
 
 
 @dataclass(frozen=True)
@@ -97,17 +100,29 @@ def choose_attention(choice: str, weight: Tensor, head_size: int) -> Attend:
     Raises UserError: `flash` cannot run here.
     """
     if choice == "sdpa" or (choice == "auto" and torch.compiler.is_compiling()):
+        _note(SDPA)
         return attend
     device, dtype = weight.device, working_type(weight)
     reason = why_not_flash(device, dtype, head_size)
     if reason is None:
         library = importlib.import_module("flash_attn")
-        _tell(f"attention: flash_attn {getattr(library, '__version__', '')} in {dtype} on {device}")
+        name = f"flash_attn {getattr(library, '__version__', '')}".strip()
+        _tell(f"attention: {name} in {dtype} on {device}")
+        _note(name)
         return FlashAttention(library, dtype)
     if choice == "flash":
         raise UserError(f"decoder_conf.attention: flash cannot run: {reason}; mend that, or set attention: auto")
     _tell(f"attention: torch's SDPA in {dtype} on {device}; not flash_attn, since {reason}")
+    _note(SDPA)
     return attend
+
+
+def used_attentions() -> tuple[str, ...]:
+    """What the decoders of this process have attended with so far: `torch SDPA`, `flash_attn 2.8.3`, none or both.
+
+    Passes of a compiled decoder are not seen; they are torch's SDPA unless attention: flash was asked for.
+    """
+    return tuple(_used)
 
 
 def working_type(weight: Tensor) -> torch.dtype:
@@ -141,6 +156,11 @@ def why_not_installed() -> str | None:
     except (ImportError, OSError) as error:  # built for another torch or CUDA
         return f"flash_attn does not import: {' '.join(str(error).split())}"
     return None
+
+
+def _note(name: str) -> None:
+    if not torch.compiler.is_compiling():
+        _used[name] = None
 
 
 def _tell(line: str) -> None:

@@ -1,13 +1,20 @@
 """Strict comparison of a table of tensors with what is expected: nothing is skipped, every fault is named."""
 
 from collections.abc import Mapping
-
-from torch import Tensor
+from typing import Protocol
 
 from whisfusion_asr.errors import UserError
 
 
-def check_shapes(where: str, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor]) -> None:
+class Shaped(Protocol):
+    """A tensor, or what stands for one that is not read yet."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of its dimensions."""
+
+
+def check_shapes(where: str, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Shaped]) -> None:
     """Raise UserError listing all missing, extra and misshaped tensors.
 
     where: file or folder, for the message; expected: name -> shape

@@ -146,7 +146,7 @@ def _unwrap(where: str, content: Any, averages: bool) -> tuple[dict[str, Tensor]
     strange = [f"{name} ({type(value).__name__})" for name, value in table.items() if not isinstance(value, Tensor)]
     if strange:
         raise UserError(f"{where}: not a table of tensors: {', '.join(strange)}")
-    tensors = {_bare(name): tensor for name, tensor in table.items()}
+    tensors = _under_bare_names(where, table)
     ema = content.get("ema") if wrapper else None
     if not averages or not isinstance(ema, dict) or "shadow_params" not in ema:
         return tensors, ""
@@ -155,6 +155,16 @@ def _unwrap(where: str, content: Any, averages: bool) -> tuple[dict[str, Tensor]
     if [shadow.shape for shadow in shadows] != shapes:
         raise UserError(f"{where}: its {len(shadows)} averaged weights do not match its {len(shapes)} tensors")
     return dict(zip(tensors, shadows, strict=True)), f"moving averages of {ema.get('num_updates')} steps"
+
+
+def _under_bare_names(where: str, table: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    names: dict[str, list[str]] = {}
+    for name in table:
+        names.setdefault(_bare(name), []).append(name)
+    double = [" and ".join(same) for same in names.values() if len(same) > 1]
+    if double:
+        raise UserError(f"{where}: holds a tensor twice: {', '.join(double)}; expected the weights of one network")
+    return {bare: table[name] for bare, (name,) in names.items()}
 
 
 def _bare(name: str) -> str:

@@ -197,25 +197,72 @@ def _openai_name(name: str, layer: Mapping[str, str]) -> str:
 
 def _from_ctranslate2(path: Path) -> tuple[EncoderSizes, dict[str, Tensor]]:
     model = ModelBin(path)
-    layers = {int(match[1]) for name in model.names() if (match := re.match(r"encoder/layer_(\d+)/", name))}
-    width, bins, _ = model.shape("encoder/conv1/weight")
+    sizes = _check_variables(model)
     tensors = {"embed_positions.weight": model.read("encoder/position_encodings/encodings")}
     for conv in ("conv1", "conv2"):
         tensors |= _linear(model, f"encoder/{conv}", conv)
     tensors |= _norm(model, "encoder/layer_norm", "layer_norm")
-    for i in range(max(layers, default=-1) + 1):
+    for i in range(sizes.encoder_layers):
         source, target = f"encoder/layer_{i}", f"layers.{i}"
         tensors |= _norm(model, f"{source}/self_attention/layer_norm", f"{target}.self_attn_layer_norm")
-        tensors |= _packed(model, f"{source}/self_attention/linear_0", f"{target}.self_attn", width)
+        tensors |= _packed(model, f"{source}/self_attention/linear_0", f"{target}.self_attn", sizes.d_model)
         tensors |= _linear(model, f"{source}/self_attention/linear_1", f"{target}.self_attn.out_proj")
         tensors |= _norm(model, f"{source}/ffn/layer_norm", f"{target}.final_layer_norm")
         tensors |= _linear(model, f"{source}/ffn/linear_0", f"{target}.fc1")
         tensors |= _linear(model, f"{source}/ffn/linear_1", f"{target}.fc2")
-    heads = int(model.read("encoder/num_heads"))
-    ffn = tensors["layers.0.fc1.bias"].numel() if layers else 4 * width
-    vocabulary = model.shape("decoder/embeddings/weight")[0]
-    positions = tensors["embed_positions.weight"].size(0)
-    return EncoderSizes(width, len(layers), heads, ffn, bins, positions, vocabulary), tensors
+    return sizes, tensors
+
+
+def _check_variables(model: ModelBin) -> EncoderSizes:
+    """Sizes of the encoder in a model.bin, once all of its variables are as expected.
+
+    Scalars (settings of CTranslate2, the scale of int16) may be there as they like; zero points are refused by `read`.
+    raises UserError: naming every variable that is missing, unknown or of another shape
+    """
+    found = {name: variable for name, variable in model.variables.items() if name.startswith("encoder/")}
+
+    def dim(name: str, axis: int, otherwise: int) -> int:
+        shape = found[name].shape if name in found else ()
+        return shape[axis] if axis < len(shape) else otherwise
+
+    numbers = [int(match[1]) for name in found if (match := re.match(r"encoder/layer_(\d+)/", name))]
+    width = dim("encoder/layer_norm/gamma", 0, dim("encoder/conv1/weight", 0, 0))
+    sizes = EncoderSizes(
+        d_model=width,
+        encoder_layers=max(numbers, default=-1) + 1,
+        encoder_attention_heads=int(model.read("encoder/num_heads")) if "encoder/num_heads" in found else 0,
+        encoder_ffn_dim=dim("encoder/layer_0/ffn/linear_0/weight", 0, 4 * width),
+        num_mel_bins=dim("encoder/conv1/weight", 1, 80),
+        max_source_positions=dim("encoder/position_encodings/encodings", 0, 1500),
+        vocab_size=model.shape("decoder/embeddings/weight")[0],
+    )
+    expected = _variable_shapes(sizes)
+    weights = [name for name in expected if name.endswith("/weight")]
+    expected |= {f"{name}_scale": expected[name][:1] for name in weights if dim(f"{name}_scale", 0, 0)}
+    zeros = {f"{name}_zero" for name in weights}
+    check_shapes(str(model.path), expected, {
+        name: variable for name, variable in found.items() if (variable.shape or name in expected) and name not in zeros
+    })  # fmt: skip
+    return sizes
+
+
+def _variable_shapes(sizes: EncoderSizes) -> dict[str, tuple[int, ...]]:
+    """CTranslate2's name -> shape of the encoder's variables, without scales."""
+    d, ffn = sizes.d_model, sizes.encoder_ffn_dim
+    weights = {"conv1": (d, sizes.num_mel_bins, 3), "conv2": (d, d, 3)}
+    norms = ["layer_norm"]
+    for i in range(sizes.encoder_layers):
+        layer = f"layer_{i}"
+        norms += [f"{layer}/self_attention/layer_norm", f"{layer}/ffn/layer_norm"]
+        weights |= {f"{layer}/self_attention/linear_0": (3 * d, d), f"{layer}/self_attention/linear_1": (d, d),
+                    f"{layer}/ffn/linear_0": (ffn, d), f"{layer}/ffn/linear_1": (d, ffn)}  # fmt: skip
+    shapes: dict[str, tuple[int, ...]] = {"encoder/num_heads": ()}
+    shapes["encoder/position_encodings/encodings"] = (sizes.max_source_positions, d)
+    for name, shape in weights.items():
+        shapes |= {f"encoder/{name}/weight": shape, f"encoder/{name}/bias": shape[:1]}
+    for name in norms:
+        shapes |= {f"encoder/{name}/gamma": (d,), f"encoder/{name}/beta": (d,)}
+    return shapes
 
 
 def _linear(model: ModelBin, source: str, target: str) -> dict[str, Tensor]:
@@ -229,8 +276,6 @@ def _norm(model: ModelBin, source: str, target: str) -> dict[str, Tensor]:
 def _packed(model: ModelBin, source: str, target: str, width: int) -> dict[str, Tensor]:
     """Query, key and value, one below the other; Whisper's key has no bias, which is stored as zeros."""
     weight, bias = model.read(f"{source}/weight"), model.read(f"{source}/bias")
-    if len(weight) != 3 * width or len(bias) != 3 * width:
-        raise UserError(f"{model.path}: {source} has {len(weight)} rows, expected 3 times {width} (q, k, v)")
     if bias[width : 2 * width].any():
         raise UserError(f"{model.path}: {source}/bias is not zero for the keys, as it is in every Whisper")
     parts = dict(zip(("q_proj", "k_proj", "v_proj"), weight.split(width), strict=True))

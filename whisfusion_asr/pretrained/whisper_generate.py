@@ -80,7 +80,7 @@ class OriginalWhisper:
         self.prefix = prefix_ids(vocabulary, model, language, task)
         self.eos_id = vocabulary[END]
         self.no_speech_id = next((vocabulary[name] for name in NO_SPEECH if name in vocabulary), None)
-        self.encoder = WhisperEncoder(model, context="padded", keep="all", precision=precision).to(device)
+        self.encoder = WhisperEncoder(model, context="padded", keep="padded", precision=precision).to(device)
         self.whisper = _load(model).to(device, PRECISIONS[precision])
         places = self.whisper.config.max_target_positions
         max_new_tokens = places // 2 if max_new_tokens is None else max_new_tokens

@@ -256,3 +256,11 @@ class Commands:
     def module(self, name: str, *words: object) -> list[str]:
         """A command of this package."""
         return [self.options.python, "-m", f"whisfusion_asr.bin.{name}", *map(str, words)]
+
+    def text_bound(self) -> list[str]:
+        """The text model's bound on a few validation sentences, beside n-grams of the training's; takes seconds."""
+        o, text, model = self.options, self.layout.text, self.layout.text_model
+        texts = ("--text", text(o.valid_set) / "text", "--train_text", text(o.train_set) / "text")
+        few = ("--max_sentences", 200, "--max_train_sentences", 20000, "--draws", 4)
+        out = ("--out", model / "text_bound.json")
+        return self.module("evaluate_text", "--exp_dir", model, *texts, *few, *out, *self._device())

@@ -42,7 +42,7 @@ def decoding_step(steps: "Steps", config: str, name: str) -> Step:
         work=("text",),
         tag="inference_tag",
         record=out.parent,
-        notes=decoding_hours(set_size(data), steps.model_settings(), settings),
+        costs=decoding_hours(set_size(data), steps.model_settings(), settings),
     )
 
 

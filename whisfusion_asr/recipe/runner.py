@@ -85,6 +85,8 @@ class Runner:
             logging.info(f"{label} is up to date")
             return
         logging.info(f"{label}: {reason}")
+        for line in step.told(self._options.ngpu):
+            logging.info(line)
         if self._options.force and step.training:
             _move_aside(step.out)
         if self._options.force or old is None or old.state != "running" or old.identity != new.identity:

@@ -1,11 +1,12 @@
 """A part of a stage: what it runs, reads, writes and depends on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from whisfusion_asr.recipe import stamps
+from whisfusion_asr.recipe.estimates import Cost
 from whisfusion_asr.recipe.jobs import Job
 
 
@@ -18,6 +19,7 @@ class Step:
     keys: (reference, output): the output must hold exactly the reference's keys
     work: patterns of files in `out` that are too good to be lost by a changed setting; none for what is cheap to redo
     tag: the option that gives `out` another name
+    notes, costs: what is told of it before it runs
     """
 
     title: str
@@ -32,9 +34,14 @@ class Step:
     training: bool = False
     stamp_name: str = stamps.NAME
     record: Path | None = None
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    costs: tuple[Cost, ...] = ()
 
     @property
     def stamp(self) -> Path:
         """File that says whether and with what the step was done."""
         return self.out / self.stamp_name
+
+    def told(self, ngpu: int) -> list[str]:
+        """Its notes and costs, a line each."""
+        return [*self.notes, *(cost.line(ngpu) for cost in self.costs)]

@@ -8,12 +8,22 @@ from typing import Any
 
 from whisfusion_asr.recipe.commands import LLAMA, Commands
 from whisfusion_asr.recipe.decoding import decoding_step
-from whisfusion_asr.recipe.estimates import dump_costs, hub_download, set_size, states_size, training_hours
+from whisfusion_asr.recipe.estimates import (
+    Cost,
+    dump_costs,
+    encoder_facts,
+    hub_download,
+    set_size,
+    told_download,
+    training_disk,
+    training_hours,
+)
 from whisfusion_asr.recipe.jobs import Job
 from whisfusion_asr.recipe.layout import Layout
 from whisfusion_asr.recipe.options import Options
 from whisfusion_asr.recipe.settings import described_downloads, find_config, read_decoding_settings, read_settings
 from whisfusion_asr.recipe.step import Step
+from whisfusion_asr.recipe.text_bound import text_bound_steps
 
 WEIGHTS = "valid.loss.ave.pth"  # what a training leaves for the next step
 _DATA_FILES = ("wav.scp", "text", "utt2spk", "utt2num_samples")
@@ -67,7 +77,7 @@ class Steps:
             settings={name: getattr(o, name) for name in names} | {"sets": self.sets},
             reads=dict.fromkeys([script, *own], ""),
             writes=tuple(self.layout.data(name) / file for name in self.sets for file in _DATA_FILES),
-            notes=() if o.corpus_dir else tuple(f"downloads: {text}" for text in described_downloads(script)),
+            costs=() if o.corpus_dir else tuple(map(told_download, described_downloads(script))),
         )
 
     def parts(self) -> Iterator[Step]:
@@ -83,9 +93,11 @@ class Steps:
             yield self._text(self.options.train_set, self.options.text_data)
             yield self._text(self.options.valid_set, self.options.text_valid)
             yield self._training("parts", "text", self.layout.text_model, "text")
+            yield from text_bound_steps(self)
 
     def dump(self) -> Iterator[Step]:
         """Stage 2: encoder states of every set; nothing when training on audio."""
+        facts = encoder_facts(self.layout.encoder, self._encoder_settings(), self.options.whisper_dir)
         for name in self.sets if self.options.feats_type == "states" else ():
             data, out = self.layout.data(name), self.layout.states(name)
             count = self.jobs_of(name, self.options.nj)
@@ -101,8 +113,7 @@ class Steps:
                 reads=audio | segments | dict.fromkeys(self._encoder_files(), "parts"),
                 writes=tuple(out / f for f in ("states.scp", "shape", "meta.json")),
                 keys=(data / "utt2spk", out / "states.scp"),
-                notes=states_size(data, self.layout.encoder, self.options.states_storage)
-                or dump_costs(set_size(data), self._encoder_settings()),
+                costs=dump_costs(set_size(data), facts, self.options.states_storage),
             )
 
     def train_adapter(self) -> Iterator[Step]:
@@ -179,7 +190,7 @@ class Steps:
             settings={"token_type": o.token_type} | size.get(o.token_type, {"nbpe": o.nbpe}) | form,
             reads=own if published else {self.layout.data(o.train_set) / "text": "data"} | more,
             writes=tuple(out / file for file in files),
-            notes=hub_download(o.tokenizer_model or LLAMA) if published else (),
+            costs=hub_download(o.tokenizer_model or LLAMA) if published else (),
         )
 
     def _imported_text(self) -> Step:
@@ -195,23 +206,24 @@ class Steps:
             work=("*.pth",),
             tag="text_tag",
             record=out,
-            notes=(*hub_download(o.smdm), "disk: 0.88 GB for SMDM of 170 M parameters"),
+            costs=(*hub_download(o.smdm), Cost("disk: SMDM of 170 M parameters", 0.88)),
         )
 
     def _imported_encoder(self) -> Step:
-        config, out = find_config(self.options.encoder_config), self.layout.encoder
+        config, out, given = find_config(self.options.encoder_config), self.layout.encoder, self.options.whisper_dir
         return Step(
             title=f"encoder {out.name}",
             out=out,
             jobs=(Job(tuple(self.commands.import_encoder())),),
-            settings=read_settings(config, self.options.encoder_args) | {"whisper_dir": self.options.whisper_dir},
+            settings=read_settings(config, self.options.encoder_args) | {"whisper_dir": given},
             reads={},
             writes=(out / "config.yaml",),
             work=("config.yaml",),
             tag="encoder_tag",
             training=True,
             record=out,
-            notes=hub_download(self.options.whisper_dir or str(self._encoder_settings().get("encoder_conf.model", ""))),
+            notes=(f"--whisper_dir {given} is missing",) if given and not Path(given).exists() else (),
+            costs=() if given else hub_download(str(self._encoder_settings().get("encoder_conf.model", ""))),
         )
 
     def _trained_encoder(self) -> Step:
@@ -264,13 +276,22 @@ class Steps:
             tag=f"{tag or part}_tag",
             training=True,
             record=out,
-            notes=(f"settings: {find_config(config)} (stage {stage})", *self._training_hours(settings)),
+            notes=(f"settings: {find_config(config)} (stage {stage})",),
+            costs=self._training_costs(settings),
         )
 
-    def _training_hours(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    def _training_costs(self, settings: Mapping[str, Any]) -> tuple[Cost, ...]:
         # Frozen blocks are passed backwards too, though their weights need no gradient.
         frozen = "decoder.blocks" in (settings.get("freeze_param") or ())
-        return training_hours(set_size(self.layout.data(self.options.train_set)), settings, 1.5 if frozen else 2.0)
+        size = set_size(self.layout.data(self.options.train_set))
+        return training_hours(size, settings, 1.5 if frozen else 2.0) + training_disk(self._vocab(), settings)
+
+    def _vocab(self) -> int | None:
+        """Number of tokens; None of characters that are not counted yet, or of a Whisper."""
+        tokens = self.layout.tokens / "tokens.txt"
+        if tokens.is_file():
+            return tokens.read_bytes().count(b"\n")
+        return {"llama": 32000, "unigram": self.options.nbpe, "bpe": self.options.nbpe}.get(self.options.token_type)
 
     @property
     def drafts_from(self) -> dict[Path, str]:

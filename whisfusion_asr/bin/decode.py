@@ -34,6 +34,7 @@ from whisfusion_asr.data.states import StatesTable
 from whisfusion_asr.decoding.output import Transcript, merge_parts, write_part
 from whisfusion_asr.decoding.settings import DecodingSettings, sampler_keys
 from whisfusion_asr.errors import UserError, exits_cleanly
+from whisfusion_asr.models.flash import used_attentions
 from whisfusion_asr.report.environment import cpu_model
 
 SAMPLE_RATE = 16000
@@ -135,6 +136,8 @@ def conditions(device: str, running: Mapping[str, str]) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     found = {"processor": cpu_model(), "threads": torch.get_num_threads(), "peak_memory_mib": round(peak, 1),
              "dtype": running.get("quantize", "float32"), "warm_up": "1 utterance", **running}
+    if attention := used_attentions():
+        found["attention"] = ", ".join(attention)
     if torch.device(device).type == "cuda":
         gpu = torch.cuda.max_memory_allocated(device) / 2**20
         found |= {"gpu": torch.cuda.get_device_name(device), "peak_gpu_memory_mib": round(gpu, 1)}

@@ -20,7 +20,6 @@ from whisfusion_asr.data.states import StatesWriter, merge
 from whisfusion_asr.data.storage import STORAGES
 from whisfusion_asr.errors import exits_cleanly
 from whisfusion_asr.files import sha256
-from whisfusion_asr.models.build import ENCODERS
 from whisfusion_asr.models.whisfusion import Whisfusion
 from whisfusion_asr.models.whisper_encoder import WhisperEncoder
 from whisfusion_asr.training.checkpoint import read_config
@@ -51,8 +50,6 @@ def frame_shift(network: Whisfusion) -> float:
 def dump_job(args: Any, samples: dict[str, int]) -> None:
     """Encode the utterances of one job and write their states, true length only."""
     config = read_config(args.encoder_dir)
-    if config.get("encoder") not in ENCODERS:
-        import whisfusion_asr.tasks.choices  # noqa: F401  (registers ESPnet's encoders; costs 10 s)
     network, audio = load_encoder(args.encoder_dir, args.device, MODEL_FILE), AudioTable(args.data_dir)
     own = {key: samples[key] for key in sorted(samples)[args.job - 1 :: args.num_jobs]}
     limit = BATCH_SECONDS[torch.device(args.device).type] * SAMPLE_RATE

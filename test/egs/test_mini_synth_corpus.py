@@ -101,6 +101,15 @@ def test_other_options_make_the_corpus_anew(corpus: Path, tmp_path: Path) -> Non
     assert {Path(path).parents[3] for path in table(out / "train" / "wav.scp").values()} == {out}
 
 
+def settled(folder: Path) -> dict[Path, tuple[int, int]]:
+    """The audio files of a folder, with inode and time, as soon as none has been added for a second."""
+    found: dict[Path, tuple[int, int]] | None = None
+    while (now := {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.glob("*.wav")}) != found:
+        found = now
+        time.sleep(1.0)
+    return now
+
+
 def test_killed_and_run_again(tmp_path: Path) -> None:
     out = tmp_path / "data"
     options = ("--train_utts", "1000", "--dev_utts", "3", "--test_utts", "6", "--text_sentences", "10")
@@ -111,8 +120,7 @@ def test_killed_and_run_again(tmp_path: Path) -> None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    time.sleep(0.5)  # its workers notice after the piece of work in hand
-    made = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in audio.glob("*.wav")}
+    made = settled(audio)  # its workers notice after the piece of work in hand
     assert 100 <= len(made) < 1000
     assert not (out / "train").exists()  # no directory before its audio is complete
     assert all(soundfile.info(path).duration > 0.5 for path in made)

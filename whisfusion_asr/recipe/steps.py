@@ -97,9 +97,9 @@ class Steps:
 
     def dump(self) -> Iterator[Step]:
         """Stage 2: encoder states of every set; nothing when training on audio."""
-        facts = encoder_facts(self.layout.encoder, self._encoder_settings(), self.options.whisper_dir)
         for name in self.sets if self.options.feats_type == "states" else ():
             data, out = self.layout.data(name), self.layout.states(name)
+            facts = encoder_facts(self.layout.encoder, self._encoder_settings(), self.options.whisper_dir)
             count = self.jobs_of(name, self.options.nj)
             gpu = {"gpus": self.options.ngpu, "submit": "cuda_cmd" if self.options.ngpu else "train_cmd"}
             array = Job(tuple(self.commands.dump(name, count)), out / "logdir" / "dump_states.JOB.log", count, **gpu)

@@ -1,10 +1,15 @@
 """Settings of a decoding: complete, checked, and the same when they are read again."""
 
+from pathlib import Path
+
 import pytest
 
+from whisfusion_asr.config import read_yaml
 from whisfusion_asr.decoding.pdd import PddOptions
 from whisfusion_asr.decoding.settings import SAMPLERS, DecodingSettings, usual_conf
 from whisfusion_asr.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -78,14 +83,21 @@ def test_wrong_settings_are_named(conf, message):
         DecodingSettings.of(conf)
 
 
-@pytest.mark.parametrize(("config", "drafted", "sampler"), [
-    ({"decoder": "diffusion", "ctc": "ctc_head"}, False, "threshold"), ({"decoder": None, "ctc": "ctc_head"}, False,
-                                                                       "ctc_greedy"),
-    ({"decoder": "causal"}, False, "autoregressive"),
-    ({"decoder": "whisper_diffusion", "model_conf": {"left_to_right": 1.0}}, True, "gaps"),
-    ({"decoder": "whisper_diffusion", "ctc": "ctc_head", "model_conf": {"left_to_right": 1.0}}, False, "gaps"),
-    ({"decoder": "whisper_diffusion", "model_conf": {"left_to_right": 1.0}}, False, "threshold"),
-    ({"decoder": "whisper_diffusion", "model_conf": None}, True, "threshold"),
+@pytest.mark.parametrize(("config", "drafted", "sampler", "draft"), [
+    ({"decoder": "diffusion"}, False, "threshold", 0), ({"decoder": "diffusion"}, True, "threshold", 0.9),
+    ({"decoder": "diffusion", "ctc": "ctc_head"}, False, "threshold", 0.9),
+    ({"decoder": None, "ctc": "ctc_head"}, False, "ctc_greedy", 0),
+    ({"decoder": "causal", "ctc": "ctc_head"}, False, "autoregressive", 0),
+    ({"decoder": "whisper_diffusion", "model_conf": {"left_to_right": 1.0}}, True, "gaps", 0.01),
+    ({"decoder": "whisper_diffusion", "ctc": "ctc_head", "model_conf": {"left_to_right": 1.0}}, False, "gaps", 0.01),
+    ({"decoder": "whisper_diffusion", "model_conf": {"left_to_right": 1.0}}, False, "threshold", 0),
+    ({"decoder": "whisper_diffusion", "model_conf": None}, True, "threshold", 0.9),
 ])
-def test_the_usual_decoding_is_one_that_the_model_can_do(config, drafted, sampler):
-    assert DecodingSettings.of(usual_conf(config, drafted)).sampler == sampler
+def test_the_usual_decoding_is_one_that_the_model_can_do(config, drafted, sampler, draft):
+    settings = DecodingSettings.of(usual_conf(config, drafted))
+    assert (settings.sampler, settings.engine.draft) == (sampler, draft)
+
+
+def test_the_usual_decoding_of_a_model_with_a_head_is_that_of_its_yaml():
+    named, usual = read_yaml(ROOT / "conf/decode_threshold_draft.yaml"), usual_conf({"decoder": "x", "ctc": "y"}, False)
+    assert DecodingSettings.of(named) == DecodingSettings.of(usual)

@@ -10,7 +10,7 @@ exec "$(dirname "$0")/asr.sh" \
     --text_config conf/train_text.yaml \
     --adapter_config conf/train_adapter.yaml \
     --asr_config conf/train_decoder.yaml --asr_tag mini_synth \
-    --inference_config "../../../conf/decode_threshold.yaml ../../../conf/decode_pdd.yaml ../../../conf/decode_ctc.yaml
-        ../../../conf/decode_shuffled.yaml" \
+    --inference_config "../../../conf/decode_threshold_draft.yaml ../../../conf/decode_threshold.yaml
+        ../../../conf/decode_pdd.yaml ../../../conf/decode_ctc.yaml ../../../conf/decode_shuffled.yaml" \
     --nj 2 --inference_nj 2 \
     -- "$@"

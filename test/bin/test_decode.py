@@ -38,6 +38,25 @@ def run(place: Path, out: str, jobs: int, *words: str) -> list[dict]:
     return [{key: value for key, value in record.items() if key != "timing"} for record in records]
 
 
+def test_without_a_job_all_parts_are_decoded_and_joined(place):
+    command = ["--exp_dir", place / "exp", "--config", place / "decode.yaml", "--data_dir", place / "data",
+               "--states_dir", place / "states"]
+    for jobs in (1, 2):
+        main([str(word) for word in [*command, "--out", place / f"at_once{jobs}", "--num_jobs", jobs]])
+    run(place, "apart", 2)
+    expected = (place / "apart/text").read_text()
+    assert expected and (place / "at_once1/text").read_text() == (place / "at_once2/text").read_text() == expected
+
+
+@pytest.mark.parametrize("words", [("--job", "0"), ("--job", "3"), ("--num_jobs", "0")])
+def test_a_part_that_does_not_exist_is_refused(place, words, capsys):
+    command = ["--exp_dir", place / "exp", "--config", place / "decode.yaml", "--data_dir", place / "data", "--out",
+               place / "none", "--num_jobs", 2, *words]
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in command])
+    assert stop.value.code == 2 and "expected 1 to num_jobs" in capsys.readouterr().err
+
+
 def texts(records: list[dict]) -> list[tuple]:
     """What must not change at all."""
     return [(r["utt_id"], r["text"], r["flags"], r["rows"], [c["tokens"] for c in r["candidates"]]) for r in records]

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from whisfusion_asr.errors import UserError
+
 _OPTION = re.compile(r"--([A-Za-z][\w-]*)(=.*)?", re.DOTALL)
 
 
@@ -63,7 +65,26 @@ def add_original_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", required=True, help="Kaldi directory; transcripts are not needed")
     parser.add_argument("--out", required=True, type=Path, help="decode directory")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--num_jobs", type=int, default=1)
+    add_job_options(parser)
+
+
+def add_job_options(parser: argparse.ArgumentParser) -> None:
+    """How a set is shared out among processes: --num_jobs, --job and --merge, which `jobs_to_do` reads."""
+    parser.add_argument("--num_jobs", type=int, default=1, help="into how many parts the set is divided")
+    parser.add_argument("--job", type=int, help="only this part, 1 to num_jobs; default: all, which are then joined")
+    parser.add_argument("--merge", type=boolean, default=False, help="true: only join the parts that are there")
+
+
+def jobs_to_do(args: argparse.Namespace) -> tuple[list[int], bool]:
+    """The numbers of the parts that this process has to do, and whether it joins all parts then.
+
+    raises UserError: a part that does not exist
+    """
+    if args.num_jobs < 1 or args.job is not None and not 1 <= args.job <= args.num_jobs:
+        raise UserError(f"--job {args.job} of --num_jobs {args.num_jobs}: expected 1 to num_jobs")
+    if args.merge:
+        return [], True
+    return (list(range(1, args.num_jobs + 1)), True) if args.job is None else ([args.job], False)
 
 
 def boolean(text: str) -> bool:

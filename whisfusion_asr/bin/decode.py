@@ -1,7 +1,9 @@
-"""Decode one set with a trained experiment: each job writes its part, --merge true joins the parts.
+"""Decode one set with a trained experiment.
 
-    python -m whisfusion_asr.bin.decode --exp_dir exp/mini_synth --config conf/decode_pdd.yaml \\
-        --data_dir data/test --states_dir dump/states/test --out exp/mini_synth/decode_pdd/test --num_jobs 2 --job 1
+    whisfusion decode --exp_dir exp/mini_synth --config conf/decode_pdd.yaml --data_dir data/test \\
+        --states_dir dump/states/test --out exp/mini_synth/decode_pdd/test
+
+In several processes at once: each with `--num_jobs N --job J` writes its part, one with `--merge true` then joins them.
 """
 
 import random
@@ -20,10 +22,12 @@ from whisfusion_asr.api import Speech2Text, Utterance
 from whisfusion_asr.bin.arguments import (
     add_draft_options,
     add_encoder_option,
+    add_job_options,
     add_model_options,
     add_running_options,
     boolean,
     command_parser,
+    jobs_to_do,
     running_options,
 )
 from whisfusion_asr.config import apply_overrides, read_yaml
@@ -157,9 +161,7 @@ def arguments() -> Any:
     parser.add_argument("--states_dir", help="its dumped states; without it the audio is encoded on the fly")
     parser.add_argument("--lang", help="language to write, for a model of several; default: utt2lang of the set")
     parser.add_argument("--out", required=True, help="decode directory")
-    parser.add_argument("--num_jobs", type=int, default=1)
-    parser.add_argument("--job", type=int, default=1, help="1 to num_jobs")
-    parser.add_argument("--merge", type=boolean, default=False, help="join the parts instead of decoding")
+    add_job_options(parser)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     add_running_options(parser)
     parser.add_argument("--trace", type=boolean, default=False, help="keep every pass's canvases in candidates.jsonl")
@@ -169,12 +171,16 @@ def arguments() -> Any:
 
 @exits_cleanly
 def main(argv: list[str] | None = None) -> None:
-    """Decode one job's utterances, or merge all jobs."""
+    """Decode one job's utterances, all, or none, and merge the jobs."""
     args = arguments().parse_args(argv)
     out = Path(args.out)
+    jobs, joined = jobs_to_do(args)
     settings, control = read_settings(args.config, args.inference_args.split())
     keys = sorted(read_table(Path(args.data_dir) / "utt2spk"))
-    if args.merge:
+    for job in jobs:
+        found = transcripts(keys[job - 1 :: args.num_jobs], args, settings, control)
+        write_part(out, job, found, lambda: conditions(args.device, running_options(args)))
+    if joined:
         model = {"model": args.model} if args.model else {"exp_dir": args.exp_dir, "model_file": args.model_file}
         model |= {name: getattr(args, name) for name in ("states_dir", "encoder_dir") if getattr(args, name)}
         if args.draft_dir:
@@ -186,9 +192,6 @@ def main(argv: list[str] | None = None) -> None:
         asked = {name: value for name, value in (("control", control), ("lang", args.lang)) if value}
         totals = merge_parts(out, args.num_jobs, keys, {**settings.as_conf(), **asked, **place})
         print(f"{out}: {totals['utterances']} utterances, RTF {totals['rtf']}, flags {totals['flags']}")
-        return
-    found = transcripts(keys[args.job - 1 :: args.num_jobs], args, settings, control)
-    write_part(out, args.job, found, lambda: conditions(args.device, running_options(args)))
 
 
 if __name__ == "__main__":

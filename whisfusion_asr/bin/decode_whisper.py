@@ -2,8 +2,8 @@
 
     whisfusion decode_whisper --whisper_dir downloads/whisper-base --data_dir data/test --out exp/ar/ar_whisper/test
 
-It always hears 30 s windows with all their states. Each job writes its part, --merge true joins the parts. The result
-is a decode directory as that of `decode`, with the seconds of encoder and decoder apart.
+It always hears 30 s windows with all their states. The result is a decode directory as that of `decode`, with the
+seconds of encoder and decoder apart; --num_jobs, --job and --merge share the work out as there.
 """
 
 from argparse import Namespace
@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from whisfusion_asr import __version__
-from whisfusion_asr.bin.arguments import add_original_options, boolean, command_parser
+from whisfusion_asr.bin.arguments import add_original_options, command_parser, jobs_to_do
 from whisfusion_asr.bin.decode import conditions, told
 from whisfusion_asr.config import apply_overrides, read_yaml
 from whisfusion_asr.data.kaldi_dir import longest_first
@@ -31,12 +31,11 @@ def read_settings(path: str | None, overrides: list[str]) -> OriginalSettings:
     return options_from(OriginalSettings, conf, path or "--inference_args")
 
 
-def write_job(args: Namespace, chosen: list[tuple[str, int]]) -> None:
-    """Transcribe the utterances, `(key, samples)`, of job `args.job` (1 if it is None), and write its part."""
+def write_job(args: Namespace, job: int, chosen: list[tuple[str, int]]) -> None:
+    """Transcribe one job's share of the utterances, `(key, samples)`, and write its part."""
     settings = read_settings(args.config, args.inference_args.split())
     if not Path(args.whisper_dir).is_dir():
         raise UserError(f"--whisper_dir {args.whisper_dir}: no such folder; give a complete Whisper model")
-    job = args.job or 1
     mine = chosen[job - 1 :: args.num_jobs]
     model = settings.model(args.whisper_dir, args.device)
     found = transcripts(model, args.whisper_dir, args.data_dir, mine, settings.batch_size)
@@ -61,15 +60,15 @@ def described(args: Namespace, settings: OriginalSettings) -> dict[str, Any]:
 
 @exits_cleanly
 def main(argv: list[str] | None = None) -> None:
-    """Decode one job's utterances, or merge all jobs."""
+    """Decode one job's utterances, all, or none, and merge the jobs."""
     parser = command_parser(__doc__)
     add_original_options(parser)
-    parser.add_argument("--job", type=int, default=1, help="1 to num_jobs")
-    parser.add_argument("--merge", type=boolean, default=False, help="join the parts instead of decoding")
     args = parser.parse_args(argv)
+    jobs, joined = jobs_to_do(args)
     chosen = longest_first(args.data_dir)
-    if not args.merge:
-        write_job(args, chosen)
+    for job in jobs:
+        write_job(args, job, chosen)
+    if not joined:
         return
     totals = merge_parts(args.out, args.num_jobs, [key for key, _ in chosen], {})
     seconds = totals["seconds"]

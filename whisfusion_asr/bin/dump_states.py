@@ -1,9 +1,9 @@
-"""Write the frozen encoder's states of one set: each job writes its part, --merge true joins the parts.
+"""Write the frozen encoder's states of one set.
 
-    python -m whisfusion_asr.bin.dump_states --encoder_dir exp/encoder --data_dir data/train \\
-        --out dump/states/train --num_jobs 2 --job 1
+    whisfusion dump_states --encoder_dir exp/encoder --data_dir data/train --out dump/states/train
 
-A job that was interrupted goes on where it was when the same command is given again.
+In several processes at once: each with `--num_jobs N --job J` writes its part, one with `--merge true` then joins them.
+What was interrupted goes on where it was when the same command is given again.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from whisfusion_asr.api import load_encoder
-from whisfusion_asr.bin.arguments import boolean, command_parser
+from whisfusion_asr.bin.arguments import add_job_options, command_parser, jobs_to_do
 from whisfusion_asr.data.audio import AudioTable
 from whisfusion_asr.data.dump import BATCH_SECONDS, SAMPLE_RATE, check_room, dump, forecast, group_by_length
 from whisfusion_asr.data.kaldi_dir import read_table
@@ -47,11 +47,11 @@ def frame_shift(network: Whisfusion) -> float:
     return 8 / (counts[1] - counts[0])
 
 
-def dump_job(args: Any, samples: dict[str, int]) -> None:
+def dump_job(args: Any, job: int, samples: dict[str, int]) -> None:
     """Encode the utterances of one job and write their states, true length only."""
     config = read_config(args.encoder_dir)
     network, audio = load_encoder(args.encoder_dir, args.device, MODEL_FILE), AudioTable(args.data_dir)
-    own = {key: samples[key] for key in sorted(samples)[args.job - 1 :: args.num_jobs]}
+    own = {key: samples[key] for key in sorted(samples)[job - 1 :: args.num_jobs]}
     limit = BATCH_SECONDS[torch.device(args.device).type] * SAMPLE_RATE
     if isinstance(network.encoder, WhisperEncoder):
         network.encoder.check_durations(list(samples.values()), list(samples))
@@ -62,31 +62,30 @@ def dump_job(args: Any, samples: dict[str, int]) -> None:
     expected = forecast(network.encode, audio, samples, args.device)
     room = check_room(Path(args.out), expected.total_bytes(samples.values(), args.storage), args.storage)
     print(f"{args.data_dir}: {sum(samples.values()) / SAMPLE_RATE / 3600:.2f} h of audio, {room}")
-    with StatesWriter(args.out, args.job, args.storage, meta, groups) as writer:
+    with StatesWriter(args.out, job, args.storage, meta, groups) as writer:
         left = [own[key] for group in writer.remaining for key in group]
         minutes = expected.total_seconds(left) / 60
-        print(f"job {args.job}: {len(left)} of {len(own)} utterances to do, about {minutes:.1f} min", flush=True)
+        print(f"job {job}: {len(left)} of {len(own)} utterances to do, about {minutes:.1f} min", flush=True)
         dump(network.encode, audio, writer, len(own), args.device)
 
 
 @exits_cleanly
 def main(argv: list[str] | None = None) -> None:
-    """Dump one job's utterances, or merge all jobs."""
+    """Dump one job's utterances, all, or none, and merge the jobs."""
     parser = command_parser(__doc__)
     parser.add_argument("--encoder_dir", help="encoder experiment, or what import_encoder wrote")
     parser.add_argument("--data_dir", required=True, help="Kaldi directory of the set")
     parser.add_argument("--out", required=True, help="directory of the states")
     parser.add_argument("--storage", default="int8", choices=STORAGES, help="bytes of a value: 4, 2 or 1")
-    parser.add_argument("--num_jobs", type=int, default=1)
-    parser.add_argument("--job", type=int, default=1, help="1 to num_jobs")
-    parser.add_argument("--merge", type=boolean, default=False, help="join the parts instead of encoding")
+    add_job_options(parser)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     args = parser.parse_args(argv)
     samples = {key: int(n) for key, n in read_table(Path(args.data_dir) / "utt2num_samples").items()}
-    if args.merge:
+    jobs, joined = jobs_to_do(args)
+    for job in jobs:
+        dump_job(args, job, samples)
+    if joined:
         merge(args.out, args.num_jobs, samples)
-    else:
-        dump_job(args, samples)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
     whisfusion label --data_dir data/train --whisper_dir downloads/whisper-base --out dump/labels/train
 
 Completes data/train/text. What Whisper is unsure of, repeats, or takes for silence is dropped and listed in dropped.tsv
-with the reason. OUT is a decode directory with what was heard. --job and --merge share the work out as in `decode`;
-without --job everything is done at once. A directory in which nothing is missing is left as it is.
+with the reason. OUT is a decode directory with what was heard. --num_jobs, --job and --merge share the work out as in
+`decode`. A directory in which nothing is missing is left as it is.
 """
 
 from argparse import ArgumentParser
 
-from whisfusion_asr.bin.arguments import add_original_options, boolean, command_parser
+from whisfusion_asr.bin.arguments import add_original_options, boolean, command_parser, jobs_to_do
 from whisfusion_asr.data.audio import SAMPLE_RATE
 from whisfusion_asr.data.kaldi_dir import longest_first
 from whisfusion_asr.data.text_form import CASES, PUNCTUATION, TextForm
@@ -37,8 +37,6 @@ def arguments() -> ArgumentParser:
     parser.add_argument("--replace", type=boolean, default=False, help="label what has a transcript, too")
     parser.add_argument("--text_case", default="lower", choices=CASES, help="of the transcripts (lower)")
     parser.add_argument("--punctuation", default="remove", choices=PUNCTUATION, help="of the transcripts (remove)")
-    parser.add_argument("--job", type=int, help="1 to num_jobs: only transcribe this job's utterances")
-    parser.add_argument("--merge", type=boolean, default=False, help="only join the parts and write the transcripts")
     return parser
 
 
@@ -52,11 +50,13 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{args.data_dir}: every utterance has a transcript, nothing to label")
         return
     refused, chosen = _chosen(args.data_dir, missing, rules)
-    if chosen and not args.merge:
+    jobs, joined = jobs_to_do(args)
+    if chosen and jobs:
         from whisfusion_asr.bin.decode_whisper import write_job  # late: who has nothing to transcribe needs no torch
 
-        write_job(args, chosen)
-    if args.merge or not args.job:
+        for job in jobs:
+            write_job(args, job, chosen)
+    if joined:
         records = []
         if chosen:
             merge_parts(args.out, args.num_jobs, [key for key, _ in chosen], {})

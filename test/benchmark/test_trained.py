@@ -63,8 +63,10 @@ def test_tokens_and_words_are_compared(place):
         one()
         one.transcripts[:] = [type(t)(**{**t.__dict__, "token_int": ids, "text": "some word"})
                               for t, ids in zip(one.transcripts, tokens, strict=True)]
-    row = trained._row(half, plain, Measurement((1.0,), (1.0,)), dict.fromkeys(SAMPLES, "some words"))
-    assert (row["tokens unlike float32's %"], row["WER %"]) == (25.0, 50.0)
+    row = trained._row(half, plain, Measurement((1.0,), (1.0,)),
+                       trained.Texts(dict.fromkeys(SAMPLES, "some words"), dict.fromkeys(SAMPLES, "one")))
+    assert (row["tokens unlike float32's %"], row["WER %"], row["p against float32"]) == (25.0, 50.0, 1.0)
+    assert row["95 % from"] == row["to"] == 50.0
 
 
 def test_what_is_missing_is_named(place):

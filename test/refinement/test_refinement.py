@@ -140,9 +140,13 @@ def test_the_command(place, capsys):
     records = run(place, "out", "--doubt", "0")
     assert (place / "out/text").read_text() == (place / "hyp").read_text().replace("u3 \n", "u3\n")
     assert records[0]["timing"].keys() == {"score"}
-    assert json.loads((place / "out/changes.json").read_text()) == {
-        "fixed": 0, "broken": 0, "unchanged": 8, "errors_before": 3, "errors_after": 3}
-    assert "words fixed 0, broken 0, unchanged 8; word errors 3 before, 3 after" in capsys.readouterr().out
+    changes = json.loads((place / "out/changes.json").read_text())
+    compared = changes.pop("comparison")
+    assert changes == {"fixed": 0, "broken": 0, "unchanged": 8, "errors_before": 3, "errors_after": 3}
+    assert compared["difference"] == 0 and compared["a"]["errors"] == compared["b"]["errors"] == 3
+    told = capsys.readouterr().out
+    assert "words fixed 0, broken 0, unchanged 8; word errors 3 before, 3 after" in told
+    assert "interval" in told and "MAPSSWE: p 1.000" in told
     meta = json.loads((place / "out/meta.json").read_text())
     assert meta["doubt"] == 0 and meta["sampler"] == "pdd" and meta["utterances"] == 4
     run(place, "other", "--doubt", "1")

@@ -7,6 +7,7 @@ import pytest
 from whisfusion_asr.bin.significance import main
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.scoring import compare_systems, read_score_dir, score_files, seed_spread
+from whisfusion_asr.scoring.compare import scored_texts
 
 REFERENCES = {f"s{number % 5}-{number:03d}": "THE CAT {SAT} ON A MAT".split() for number in range(60)}
 
@@ -41,6 +42,17 @@ def test_a_score_directory_is_read_back(systems, tmp_path):
     counts = score_files(*[tmp_path / name for name in ("ref", "hyp", "utt2spk", "again")])["wer"].by_utterance
     assert read_score_dir(tmp_path / "again/score_wer").counts == counts
     assert read_score_dir(tmp_path / "again/score_cer").counts[0].reference_length == len("the cat {sat} on a mat")
+
+
+def test_texts_are_scored_as_their_score_directory_says(systems):
+    hypotheses = {key: " ".join(words) for key, words in spoilt(3).items()}
+    references = {key: " ".join(words) for key, words in REFERENCES.items()}
+    found = scored_texts(str(systems[0]), references, hypotheses, {key: key[:2] for key in REFERENCES})
+    read = read_score_dir(systems[0])
+    order = [found.identifiers.index(each) for each in read.identifiers]
+    assert [found.marks[place] for place in order] == read.marks and len(order) == len(REFERENCES)
+    assert [found.references[place] for place in order] == read.references
+    assert [found.speakers[place] for place in order] == read.speakers
 
 
 def test_comparison(systems):

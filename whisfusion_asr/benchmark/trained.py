@@ -1,7 +1,8 @@
 """Decoding speed of a trained model on real states, where passes and early stops are those of real decoding.
 
 Every configuration is decoded in float32 and in the other kinds of arithmetic that the device has. Beside the times
-stand the word error rate and the share of the tokens that differ from the same configuration's in float32.
+stand the word error rate with its interval, and against the same configuration in float32 its p-value and the share of
+the tokens that differ.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from whisfusion_asr.decoding.output import Transcript
 from whisfusion_asr.decoding.settings import DecodingSettings
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.scoring.align import align
+from whisfusion_asr.scoring.compare import ScoredSet, compare_systems, scored_texts
 from whisfusion_asr.scoring.error_rate import ErrorCounts, count_edits
 
 REFERENCE = "reference"  # decoding/pdd.py, every row of every pass computed
@@ -44,6 +46,20 @@ class System:
         self.transcripts[:] = self.speech2text.decode_many(self.utterances)
 
 
+@dataclass(frozen=True)
+class Texts:
+    """Transcripts and speakers of a set, by utterance."""
+
+    references: dict[str, str]
+    speakers: dict[str, str]
+
+    def scored(self, system: System) -> ScoredSet:
+        """The system's transcripts, aligned."""
+        found = {each.utt_id: each.text for each in system.transcripts}
+        references = {key: self.references[key] for key in sorted(found)}
+        return scored_texts(system.name, references, found, self.speakers)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of a benchmark with trained weights."""
     parser.add_argument("--exp_dir", help="trained model, to be measured in the place of random weights")
@@ -64,8 +80,8 @@ def run(args: argparse.Namespace) -> Report:
     slow = [key for key in functions if key.startswith(f"{REFERENCE} ")]
     found = measure(functions, args.warm_up, args.repeats, args.device, slow, args.slow_repeats)
     plain = {one.name: one for one in systems if one.arithmetic == "float32"}
-    references = read_table(Path(args.data_dir) / "text")
-    rows = [_row(one, plain[one.name], found[f"{one.name} {one.arithmetic}"], references) for one in systems]
+    texts = Texts(*(read_table(Path(args.data_dir) / name) for name in ("text", "utt2spk")))
+    rows = [_row(one, plain[one.name], found[f"{one.name} {one.arithmetic}"], texts) for one in systems]
     seconds = sum(utterance.duration for utterance in systems[0].utterances)
     settings = {name: value for name, value in vars(args).items() if name not in ("out", "what")}
     title = f"Decoding {len(systems[0].utterances)} utterances, {seconds:.1f} s of audio, with {args.exp_dir}"
@@ -101,16 +117,17 @@ def _utterances(args: argparse.Namespace, model: Speech2Text) -> list[Utterance]
     return [model.utterance(key, table[key], samples[key] / SAMPLE_RATE) for key in keys]
 
 
-def _row(one: System, plain: System, measured: Measurement, references: dict[str, str]) -> dict[str, Any]:
-    count = len(one.transcripts)
-    words, tokens = ErrorCounts(), ErrorCounts()
+def _row(one: System, plain: System, measured: Measurement, texts: Texts) -> dict[str, Any]:
+    count, tokens = len(one.transcripts), ErrorCounts()
     for found, wanted in zip(one.transcripts, plain.transcripts, strict=True):
-        words += count_edits(align(references[found.utt_id].split(), found.text.split()))
         tokens += count_edits(align([*map(str, wanted.token_int)], [*map(str, found.token_int)]))
+    compared = compare_systems(texts.scored(plain), texts.scored(one))
+    rate = compared.b
     return {
         "configuration": one.name, "arithmetic": one.arithmetic, **measured.columns(),
         "RTFx": measured.rate(sum(utterance.duration for utterance in one.utterances)),
         "passes": sum(each.passes for each in one.transcripts) / count,
         "rows": sum(each.rows for each in one.transcripts) / count,
-        "WER %": words.percent, "tokens unlike float32's %": tokens.percent,
+        "WER %": rate.percent, "95 % from": rate.by_utterance.low, "to": rate.by_utterance.high,
+        "p against float32": compared.mapsswe.p_value, "tokens unlike float32's %": tokens.percent,
     }

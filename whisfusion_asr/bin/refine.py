@@ -4,7 +4,7 @@
         --states_dir dump/states/dev --out exp/mini_synth/refined/dev --ref data/dev/text
 
 OUT becomes a decode directory. With --ref, OUT/changes.json counts the reference words that were fixed, broken and left
-as they were.
+as they were, and compares the texts before (A) and after (B): error rates with intervals, p-values.
 """
 
 import json
@@ -23,6 +23,7 @@ from whisfusion_asr.errors import UserError, exits_cleanly
 from whisfusion_asr.files import atomic_write
 from whisfusion_asr.refinement import Refiner
 from whisfusion_asr.scoring.changes import word_changes
+from whisfusion_asr.scoring.compare import compare_systems, comparison_lines, scored_texts
 from whisfusion_asr.scoring.score import read_texts
 
 
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     totals = merge_parts(args.out, 1, keys, settings.as_conf() | place | versions)
     print(f"{args.out}: {totals['utterances']} utterances, RTF {totals['rtf']}, flags {totals['flags']}")
     if references is not None:
-        _report(args.out, references, hypotheses)
+        _report(args.out, references, hypotheses, read_table(Path(args.data_dir) / "utt2spk"))
 
 
 def _texts(path: str, keys: list[str], data_dir: str) -> dict[str, str]:
@@ -75,13 +76,16 @@ def _texts(path: str, keys: list[str], data_dir: str) -> dict[str, str]:
     return texts
 
 
-def _report(out: Path, references: dict[str, str], hypotheses: dict[str, str]) -> None:
+def _report(out: Path, references: dict[str, str], hypotheses: dict[str, str], speakers: dict[str, str]) -> None:
     refined = read_texts(out / "text")
+    compared = compare_systems(*(scored_texts(name, references, texts, speakers)
+                                 for name, texts in (("before", hypotheses), ("after", refined))))
     found = word_changes((references[key].split(), hypotheses[key].split(), refined[key].split()) for key in references)
     with atomic_write(out / "changes.json") as file:
-        file.write(json.dumps(asdict(found), indent=2) + "\n")
+        file.write(json.dumps(asdict(found) | {"comparison": compared.as_json()}, indent=2) + "\n")
     print(f"{out}: words fixed {found.fixed}, broken {found.broken}, unchanged {found.unchanged}; "
           f"word errors {found.errors_before} before, {found.errors_after} after")
+    print("\n".join(comparison_lines(compared, "wer")))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from whisfusion_asr.scoring.bootstrap import (
 )
 from whisfusion_asr.scoring.error_rate import ErrorCounts, count_marks, percent_text
 from whisfusion_asr.scoring.mapsswe import Mapsswe, mapsswe
-from whisfusion_asr.scoring.trn import ascii_lower, drawn_speakers, other_utterances, read_trn
+from whisfusion_asr.scoring.trn import ascii_lower, drawn_speakers, escape, other_utterances, read_trn, trn_id
 
 UNITS = {"wer": "words", "cer": "characters", "ter": "tokens"}
 
@@ -106,6 +106,19 @@ def read_score_dir(directory: str | Path) -> ScoredSet:
     lower = {name: ascii_lower(text) for name, text in references.items()}
     marks = align_texts([(text, ascii_lower(hypotheses[name])) for name, text in lower.items()])
     return ScoredSet(str(directory), [ascii_lower(name) for name in lower], list(lower.values()), marks)
+
+
+def scored_texts(
+    place: str, references: Mapping[str, str], hypotheses: Mapping[str, str], speakers: Mapping[str, str]
+) -> ScoredSet:
+    """What a score directory of these texts would hold.
+
+    references, hypotheses, speakers: by utterance, the latter two of all references; place: their name in messages
+    """
+    identifiers = [trn_id(speakers[key], key) for key in references]
+    wanted, found = ([" ".join(escape(ascii_lower(texts[key]).split())) for key in references]
+                     for texts in (references, hypotheses))
+    return ScoredSet(place, identifiers, wanted, align_texts(list(zip(wanted, found, strict=True))))
 
 
 def compare_systems(a: ScoredSet, b: ScoredSet, replicates: int = REPLICATES, seed: int = 0) -> Comparison:

@@ -57,8 +57,11 @@ def write_openai(path: Path, tensors: dict[str, Tensor], heads: int = HEADS) -> 
 def ctranslate2_variables(tensors: dict[str, Tensor], heads: int = HEADS) -> dict[str, Tensor]:
     """CTranslate2's names and packing, before quantisation and aliases."""
     tensors = {name.removeprefix("model."): value for name, value in tensors.items()}
-    found = {"encoder/num_heads": torch.tensor(heads, dtype=torch.int16), "decoder/num_heads": torch.tensor(1).short(),
-             "decoder/scale_embeddings": torch.tensor(0).char()}  # fmt: skip
+    found = {f"{part}/num_heads": torch.tensor(heads, dtype=torch.int16) for part in ("encoder", "decoder")}
+    found |= {f"decoder/{name}": torch.tensor(0).char() for name in
+              ("alibi", "scale_embeddings", "start_from_zero_embedding")}  # fmt: skip
+    found |= {"decoder/activation": torch.tensor(3).char(), "decoder/pre_norm": torch.tensor(1).char()}
+    found |= {"decoder/alignment_heads": torch.tensor(1).short(), "decoder/alignment_layer": torch.tensor(-1).short()}
 
     def linear(target: str, *sources: str) -> None:
         found[f"{target}/weight"] = torch.cat([tensors[f"{source}.weight"] for source in sources])
@@ -85,6 +88,11 @@ def ctranslate2_variables(tensors: dict[str, Tensor], heads: int = HEADS) -> dic
         norm(f"{target}/ffn/layer_norm", f"{prefix}.final_layer_norm")
         linear(f"{target}/ffn/linear_0", f"{prefix}.fc1")
         linear(f"{target}/ffn/linear_1", f"{prefix}.fc2")
+        if part == "decoder":
+            norm(f"{target}/attention/layer_norm", f"{prefix}.encoder_attn_layer_norm")
+            linear(f"{target}/attention/linear_0", f"{prefix}.encoder_attn.q_proj")
+            linear(f"{target}/attention/linear_1", *(f"{prefix}.encoder_attn.{x}_proj" for x in "kv"))
+            linear(f"{target}/attention/linear_2", f"{prefix}.encoder_attn.out_proj")
     return found
 
 

@@ -198,6 +198,22 @@ def test_without_an_adapter_configuration_stage_3_says_so(recipe: Recipe) -> Non
     assert "asr_adapter" not in [call for call in recipe.calls() if call.startswith("train ")][-1]
 
 
+def test_a_decoder_without_acoustics_is_one_option(recipe: Recipe) -> None:
+    deaf, said = ("--asr_args", "--decoder_conf conditioned=false"), "no adapters to train, decoder_conf.conditioned is"
+    assert f"Stage 3 train_adapter: {said} false" in recipe.run(*deaf, "--stop_stage", "4")
+    _, decoder = [call for call in recipe.calls() if call.startswith("train ")]
+    assert decoder.endswith("--init_param exp/text_unigram50/valid.loss.ave.pth --decoder_conf conditioned=false")
+    recipe.run(*deaf, "--adapter_config", "", "--stop_stage", "4")
+    assert recipe.calls() == []  # as such a model was asked for before: the same, up to date
+    recipe.write("conf/asr.yaml", "max_epoch: 3\ndecoder_conf: {conditioned: false}\n")
+    recipe.write("conf/ctc.yaml", "max_epoch: 3\n")
+    named = ("--asr_tag", "b", "--ctc_config", "conf/ctc.yaml", "--stage", "3", "--stop_stage", "4")
+    planned = recipe.run("--dry_run", "true", *named)
+    assert f"# {said} false\n" in planned and "training b_ctc" in planned and "b_adapter" not in planned
+    planned = recipe.run("--dry_run", "true", *named, "--asr_args", "--decoder_conf conditioned=true")
+    assert said not in planned and "training b_adapter" in planned
+
+
 def test_a_changed_option_is_named_and_what_depends_on_it_runs_again(recipe: Recipe) -> None:
     recipe.run("--stop_stage", "0")
     recipe.calls()

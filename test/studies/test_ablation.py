@@ -11,6 +11,7 @@ from whisfusion_asr.errors import UserError
 from whisfusion_asr.scoring import mapsswe, read_score_dir
 from whisfusion_asr.studies.ablation import Ablation, read_ablation
 
+ROOT = Path(__file__).resolve().parents[2]
 # Notes its words; the model named *_worse drops a word of every second of its ten utterances.
 RUN = """#!/usr/bin/env bash
 cd "$(dirname "$0")"
@@ -125,3 +126,11 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, change: dict, message: str) ->
 def test_values_are_written_as_a_command_line_has_them(tmp_path: Path) -> None:
     changed = CONTENT | {"common": {"force": True, "ngpu": 2, "adapter_config": None}}
     assert read(tmp_path, changed).runs["full"] == {"force": "true", "ngpu": "2", "adapter_config": "", "asr_tag": "m"}
+
+
+def test_each_row_of_the_paper_changes_one_option_of_the_full_training() -> None:
+    ablation = read_ablation(ROOT / "conf" / "ablate_training.yaml", "m")
+    full = ablation.runs["full"]
+    changes = {name: {key for key, value in run.items() if full.get(key) != value} - {"asr_tag"}
+               for name, run in ablation.runs.items() if name != "full"}
+    assert changes == {name: {"stage" if name == "stage 1 only" else "asr_args"} for name in changes}

@@ -17,7 +17,7 @@ COMMANDS = {
     "prepare_text": "write text and its token counts for training the text model",
     "import_encoder": "take a frozen encoder from public weights",
     "import": "make an experiment of public weights: SMDM, Whisfusion, Whisper",
-    "export_weights": "write a decoder as a file in the released layout",
+    "export_weights": "write a decoder in the released layout, or a Whisper in its three",
     "train": "train a model through ESPnet's task and trainer",
     "espnet": "run ESPnet's own training and decoding, the outside controls",
     "dump_states": "write the frozen encoder's states to disk",

@@ -1,22 +1,27 @@
-"""CTranslate2's `model.bin` (faster-whisper folders): variables by name, dequantised, read from a memory map.
+"""CTranslate2's `model.bin` (faster-whisper folders): variables by name, read from a memory map, or written.
 
 Layout, little endian, nothing aligned: u32 version, spec name, u32 revision, u32 count; per variable its name, u8 rank,
 u32 per dimension, u8 type, u32 bytes, the data; then u32 count and pairs (alias, variable). A name is a u16 length
 with the final NUL counted, the bytes and the NUL. Variables stand in alphabetical order: layer_10 before layer_2.
 """
 
+import hashlib
 import mmap
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import Tensor
 
 from whisfusion_asr.errors import UserError
+from whisfusion_asr.files import atomic_write
 from whisfusion_asr.pretrained.weight_files import AGAIN
 
 VERSIONS = range(4, 7)  # earlier ones store no type
+SPEC, REVISION = "WhisperSpec", 3
 TYPES = (torch.float32, torch.int8, torch.int16, torch.int32, torch.float16, torch.bfloat16)
 
 
@@ -37,7 +42,7 @@ class ModelBin:
     raises UserError: another spec or version, a file that is cut off or longer than its content
     """
 
-    def __init__(self, path: str | Path, spec: str = "WhisperSpec") -> None:
+    def __init__(self, path: str | Path, spec: str = SPEC) -> None:
         self.path = Path(path)
         with open(self.path, "rb") as file:
             if self.path.stat().st_size < 16:
@@ -130,3 +135,60 @@ class ModelBin:
             raise struct.error
         self._place += length
         return text.rstrip(b"\0").decode("utf-8", errors="replace")
+
+
+def write_model_bin(path: str | Path, variables: Mapping[str, Tensor], int8: bool = False) -> None:
+    """Write a model.bin byte for byte as CTranslate2's converter does; it appears whole or not at all.
+
+    variables: name -> tensor of one of TYPES. One that is equal to an alphabetically earlier one becomes its alias
+    int8: store every `*/weight` as 8-bit integers with a scale per output row, 127 / its largest absolute value
+    """
+    kept, aliases = _with_aliases(variables)
+    if int8:
+        for name in [name for name in kept if name.endswith("/weight")]:
+            kept[name], kept[f"{name}_scale"] = _quantised(kept[name])
+    with atomic_write(path, "wb") as file:
+        file.write(struct.pack("<I", VERSIONS[-1]) + _text(SPEC) + struct.pack("<II", REVISION, len(kept)))
+        for name in sorted(kept):
+            _write_variable(file, name, kept[name])
+        file.write(struct.pack("<I", len(aliases)))
+        for alias, target in aliases.items():
+            file.write(_text(alias) + _text(target))
+
+
+def _with_aliases(variables: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Each tensor under the first of its names, and alias -> that name; scalars are settings and stay apart."""
+    kept: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    first: dict[tuple[torch.Size, torch.dtype, bytes], str] = {}
+    for name in sorted(variables):
+        value = variables[name]
+        known = first.setdefault((value.shape, value.dtype, hashlib.sha256(_bytes(value)).digest()), name)
+        if known != name and value.ndim:
+            aliases[name] = known
+        else:
+            kept[name] = value
+    return kept, aliases
+
+
+def _quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight (rows, ...) as int8, and its scales (rows,) float32; a row of zeros has scale 1."""
+    rows = weight.float().flatten(1)
+    peak = rows.abs().amax(1)
+    scale = 127 / torch.where(peak > 0, peak, 127.0)
+    return (rows * scale[:, None]).round().reshape(weight.shape).to(torch.int8), scale
+
+
+def _write_variable(file: IO[bytes], name: str, value: Tensor) -> None:
+    file.write(_text(name) + struct.pack(f"<B{value.ndim}I", value.ndim, *value.shape))
+    file.write(struct.pack("<BI", TYPES.index(value.dtype), value.nbytes))
+    file.write(_bytes(value))
+
+
+def _bytes(value: Tensor) -> memoryview:
+    return memoryview(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def _text(name: str) -> bytes:
+    encoded = name.encode()
+    return struct.pack("<H", len(encoded) + 1) + encoded + b"\0"

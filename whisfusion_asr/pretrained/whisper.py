@@ -9,8 +9,8 @@ import logging
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,49 +20,14 @@ from whisfusion_asr.files import atomic_write
 from whisfusion_asr.pretrained.ctranslate2 import ModelBin
 from whisfusion_asr.pretrained.keys import check_shapes
 from whisfusion_asr.pretrained.weight_files import AGAIN, read_content, write_safetensors
+from whisfusion_asr.pretrained.whisper_names import DecoderSizes, EncoderSizes, ctranslate2_names, openai_names
 
 # In the order in which transformers looks for them.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+EMBEDDINGS = "decoder/embeddings/weight"
 NAMING_FILES = ("config.json", "generation_config.json", "tokenizer.json")
 READ_IN_PLACE = ("model.encoder.", "encoder.")
-# Parts of a layer: Hugging Face's name, openai's.
-LAYER = {
-    "self_attn_layer_norm": "attn_ln", "self_attn.q_proj": "attn.query", "self_attn.k_proj": "attn.key",
-    "self_attn.v_proj": "attn.value", "self_attn.out_proj": "attn.out", "final_layer_norm": "mlp_ln", "fc1": "mlp.0",
-    "fc2": "mlp.2",
-}  # fmt: skip
-FOREIGN_TOP = {"positional_embedding": "embed_positions.weight", "ln_post.weight": "layer_norm.weight",
-               "ln_post.bias": "layer_norm.bias"}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class EncoderSizes:
-    """The numbers of a Whisper encoder, under Hugging Face's names."""
-
-    d_model: int
-    encoder_layers: int
-    encoder_attention_heads: int
-    encoder_ffn_dim: int
-    num_mel_bins: int
-    max_source_positions: int
-    vocab_size: int
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name -> shape of all tensors, 7 + 15 per layer; names without any prefix."""
-        d = self.d_model
-        shapes: dict[str, tuple[int, ...]] = {
-            "conv1.weight": (d, self.num_mel_bins, 3), "conv1.bias": (d,), "conv2.weight": (d, d, 3),
-            "conv2.bias": (d,), "embed_positions.weight": (self.max_source_positions, d),
-            "layer_norm.weight": (d,), "layer_norm.bias": (d,),
-        }  # fmt: skip
-        inner = {"fc1": (self.encoder_ffn_dim, d), "fc2": (d, self.encoder_ffn_dim)}
-        for i in range(self.encoder_layers):
-            for part in LAYER:
-                weight = inner.get(part, (d,) if part.endswith("norm") else (d, d))
-                shapes[f"layers.{i}.{part}.weight"] = weight
-                if part != "self_attn.k_proj":
-                    shapes[f"layers.{i}.{part}.bias"] = weight[:1]
-        return shapes
+Sizes = TypeVar("Sizes", EncoderSizes, DecoderSizes)
 
 
 def find_folder(place: str | Path, out: str | Path) -> Path:
@@ -85,14 +50,14 @@ def find_folder(place: str | Path, out: str | Path) -> Path:
         return place
     if wrong:
         raise UserError(f"{fault}: not a Whisper encoder, or tensors under wrong names")
-    _write_folder(out, sizes, tensors)
+    write_encoder(out, sizes, tensors)
     return out
 
 
 def copy_encoder(folder: str | Path, out: str | Path) -> None:
     """Write the encoder of a Whisper folder, and nothing else of it, as a folder in Hugging Face's layout."""
     _, sizes, tensors = _read(Path(folder))
-    _write_folder(Path(out), sizes, tensors)
+    write_encoder(Path(out), sizes, tensors)
 
 
 def copy_decoder(folder: str | Path, out: str | Path) -> None:
@@ -101,12 +66,8 @@ def copy_decoder(folder: str | Path, out: str | Path) -> None:
     raises UserError: not a complete folder
     """
     folder, out = Path(folder), Path(out)
-    stored: dict[str, Tensor] = {}
-    for file in weight_files(folder):
-        stored |= read_content(file)
-    tensors = {f"model.{name[name.index('decoder.'):]}": value for name, value in stored.items()
-               if name.startswith(("model.decoder.", "decoder."))}
-    write_safetensors(out / "model.safetensors", tensors)
+    tensors = decoder_part(read_stored(folder))
+    write_safetensors(out / "model.safetensors", {f"model.decoder.{name}": value for name, value in tensors.items()})
     for name in NAMING_FILES:
         if not (folder / name).is_file():
             raise UserError(f"{folder}/{name}: no such file; a complete Whisper folder in Hugging Face's layout has it")
@@ -151,17 +112,27 @@ def _read(place: Path) -> tuple[str, EncoderSizes, dict[str, Tensor]]:
     return _from_hugging_face(place)
 
 
-def _from_hugging_face(folder: Path) -> tuple[str, EncoderSizes, dict[str, Tensor]]:
+def read_sizes(kind: type[Sizes], folder: Path) -> Sizes:
+    """The sizes of the encoder or the decoder of a Hugging Face folder, as its config.json tells them."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        numbers = {name: int(config[name]) for name in EncoderSizes.__dataclass_fields__}
+        return kind(**{name: int(config[name]) for name in kind.__dataclass_fields__})
     except FileNotFoundError:
         raise UserError(f"{folder}/config.json: no such file; it comes with the weights: copy it there") from None
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{folder}/config.json: not the configuration of a Whisper ({error!r}): {AGAIN}") from None
+
+
+def read_stored(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a Hugging Face folder, under the names of its files."""
     stored: dict[str, Tensor] = {}
     for file in weight_files(folder):
         stored |= read_content(file)
+    return stored
+
+
+def encoder_part(folder: Path, stored: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """What stands before the names of the encoder's tensors, and these without it. stored: of read_stored."""
     first = next((name for name in stored if name.endswith("conv1.weight")), None)
     if first is None:
         raise UserError(f"{folder}: no conv1.weight among {len(stored)} tensors: the weights of no Whisper encoder")
@@ -169,7 +140,19 @@ def _from_hugging_face(folder: Path) -> tuple[str, EncoderSizes, dict[str, Tenso
     tensors = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
     if not prefix:  # a bare encoder beside a bare decoder would be told apart by nothing
         tensors = {name: value for name, value in tensors.items() if not name.startswith(("decoder.", "proj_out."))}
-    return prefix, EncoderSizes(**numbers), tensors
+    return prefix, tensors
+
+
+def decoder_part(stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The decoder's tensors without what stands before their names; none for an encoder alone."""
+    named = {name.removeprefix("model."): value for name, value in stored.items()}
+    return {name.removeprefix("decoder."): value for name, value in named.items() if name.startswith("decoder.")}
+
+
+def _from_hugging_face(folder: Path) -> tuple[str, EncoderSizes, dict[str, Tensor]]:
+    sizes = read_sizes(EncoderSizes, folder)
+    prefix, tensors = encoder_part(folder, read_stored(folder))
+    return prefix, sizes, tensors
 
 
 def _from_openai(path: Path) -> tuple[EncoderSizes, dict[str, Tensor]]:
@@ -177,39 +160,33 @@ def _from_openai(path: Path) -> tuple[EncoderSizes, dict[str, Tensor]]:
     if not isinstance(content, dict) or not {"dims", "model_state_dict"} <= set(content):
         raise UserError(f"{path}: expected openai's Whisper file, a table with dims and model_state_dict")
     dims, state = content["dims"], content["model_state_dict"]
-    tensors = {}
-    ours = {theirs: name for name, theirs in LAYER.items()}
-    for name, value in state.items():
-        if name.startswith("encoder."):
-            tensors[_openai_name(name.removeprefix("encoder."), ours)] = value
-    ffn = tensors.get("layers.0.fc1.bias", torch.empty(4 * dims["n_audio_state"])).numel()
-    sizes = EncoderSizes(dims["n_audio_state"], dims["n_audio_layer"], dims["n_audio_head"], ffn, dims["n_mels"],
-                         dims["n_audio_ctx"], dims["n_vocab"])  # fmt: skip
-    return sizes, tensors
-
-
-def _openai_name(name: str, layer: Mapping[str, str]) -> str:
-    match = re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", name)
-    if match and match[2] in layer:
-        return f"layers.{match[1]}.{layer[match[2]]}.{match[3]}"
-    return FOREIGN_TOP.get(name, name)
+    inner = state.get("encoder.blocks.0.mlp.0.bias")
+    sizes = EncoderSizes(
+        d_model=dims["n_audio_state"],
+        encoder_layers=dims["n_audio_layer"],
+        encoder_attention_heads=dims["n_audio_head"],
+        encoder_ffn_dim=4 * dims["n_audio_state"] if inner is None else inner.numel(),
+        num_mel_bins=dims["n_mels"],
+        max_source_positions=dims["n_audio_ctx"],
+        vocab_size=dims["n_vocab"],
+    )
+    ours = {theirs: name for name, theirs in openai_names("encoder", sizes.shapes()).items()}
+    bare = {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}
+    return sizes, {ours.get(name, name): value for name, value in bare.items()}
 
 
 def _from_ctranslate2(path: Path) -> tuple[EncoderSizes, dict[str, Tensor]]:
     model = ModelBin(path)
     sizes = _check_variables(model)
-    tensors = {"embed_positions.weight": model.read("encoder/position_encodings/encodings")}
-    for conv in ("conv1", "conv2"):
-        tensors |= _linear(model, f"encoder/{conv}", conv)
-    tensors |= _norm(model, "encoder/layer_norm", "layer_norm")
-    for i in range(sizes.encoder_layers):
-        source, target = f"encoder/layer_{i}", f"layers.{i}"
-        tensors |= _norm(model, f"{source}/self_attention/layer_norm", f"{target}.self_attn_layer_norm")
-        tensors |= _packed(model, f"{source}/self_attention/linear_0", f"{target}.self_attn", sizes.d_model)
-        tensors |= _linear(model, f"{source}/self_attention/linear_1", f"{target}.self_attn.out_proj")
-        tensors |= _norm(model, f"{source}/ffn/layer_norm", f"{target}.final_layer_norm")
-        tensors |= _linear(model, f"{source}/ffn/linear_0", f"{target}.fc1")
-        tensors |= _linear(model, f"{source}/ffn/linear_1", f"{target}.fc2")
+    shapes = sizes.shapes()
+    tensors: dict[str, Tensor] = {}
+    for variable, names in ctranslate2_names("encoder", sizes.encoder_layers).items():
+        parts = model.read(variable).chunk(len(names))
+        for name, part in zip(names, parts, strict=True):
+            if name in shapes:
+                tensors[name] = part.clone()
+            elif part.any():
+                raise UserError(f"{path}: {variable} is not zero for the keys, as it is in every Whisper")
     return sizes, tensors
 
 
@@ -234,7 +211,7 @@ def _check_variables(model: ModelBin) -> EncoderSizes:
         encoder_ffn_dim=dim("encoder/layer_0/ffn/linear_0/weight", 0, 4 * width),
         num_mel_bins=dim("encoder/conv1/weight", 1, 80),
         max_source_positions=dim("encoder/position_encodings/encodings", 0, 1500),
-        vocab_size=model.shape("decoder/embeddings/weight")[0],
+        vocab_size=model.shape(EMBEDDINGS)[0] if EMBEDDINGS in model.variables else 0,
     )
     expected = _variable_shapes(sizes)
     weights = [name for name in expected if name.endswith("/weight")]
@@ -248,43 +225,14 @@ def _check_variables(model: ModelBin) -> EncoderSizes:
 
 def _variable_shapes(sizes: EncoderSizes) -> dict[str, tuple[int, ...]]:
     """CTranslate2's name -> shape of the encoder's variables, without scales."""
-    d, ffn = sizes.d_model, sizes.encoder_ffn_dim
-    weights = {"conv1": (d, sizes.num_mel_bins, 3), "conv2": (d, d, 3)}
-    norms = ["layer_norm"]
-    for i in range(sizes.encoder_layers):
-        layer = f"layer_{i}"
-        norms += [f"{layer}/self_attention/layer_norm", f"{layer}/ffn/layer_norm"]
-        weights |= {f"{layer}/self_attention/linear_0": (3 * d, d), f"{layer}/self_attention/linear_1": (d, d),
-                    f"{layer}/ffn/linear_0": (ffn, d), f"{layer}/ffn/linear_1": (d, ffn)}  # fmt: skip
-    shapes: dict[str, tuple[int, ...]] = {"encoder/num_heads": ()}
-    shapes["encoder/position_encodings/encodings"] = (sizes.max_source_positions, d)
-    for name, shape in weights.items():
-        shapes |= {f"encoder/{name}/weight": shape, f"encoder/{name}/bias": shape[:1]}
-    for name in norms:
-        shapes |= {f"encoder/{name}/gamma": (d,), f"encoder/{name}/beta": (d,)}
-    return shapes
+    shapes, found = sizes.shapes(), {"encoder/num_heads": ()}
+    for variable, names in ctranslate2_names("encoder", sizes.encoder_layers).items():
+        rows, *rest = shapes[names[0]]
+        found[variable] = (len(names) * rows, *rest)
+    return found
 
 
-def _linear(model: ModelBin, source: str, target: str) -> dict[str, Tensor]:
-    return {f"{target}.{part}": model.read(f"{source}/{part}") for part in ("weight", "bias")}
-
-
-def _norm(model: ModelBin, source: str, target: str) -> dict[str, Tensor]:
-    return {f"{target}.weight": model.read(f"{source}/gamma"), f"{target}.bias": model.read(f"{source}/beta")}
-
-
-def _packed(model: ModelBin, source: str, target: str, width: int) -> dict[str, Tensor]:
-    """Query, key and value, one below the other; Whisper's key has no bias, which is stored as zeros."""
-    weight, bias = model.read(f"{source}/weight"), model.read(f"{source}/bias")
-    if bias[width : 2 * width].any():
-        raise UserError(f"{model.path}: {source}/bias is not zero for the keys, as it is in every Whisper")
-    parts = dict(zip(("q_proj", "k_proj", "v_proj"), weight.split(width), strict=True))
-    tensors = {f"{target}.{name}.weight": part.clone() for name, part in parts.items()}
-    biases = {"q_proj": bias[:width], "v_proj": bias[2 * width :]}
-    return tensors | {f"{target}.{name}.bias": part.clone() for name, part in biases.items()}
-
-
-def _write_folder(out: Path, sizes: EncoderSizes, tensors: Mapping[str, Tensor]) -> None:
+def write_encoder(out: Path, sizes: EncoderSizes, tensors: Mapping[str, Tensor]) -> None:
     """The encoder alone: config.json and model.safetensors, in the one type that loses nothing."""
     kinds = {value.dtype for value in tensors.values()}
     dtype = kinds.pop() if len(kinds) == 1 else torch.float32

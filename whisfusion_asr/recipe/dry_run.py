@@ -23,6 +23,8 @@ def describe(options: Options, stages: Sequence[Stage], steps: Steps) -> str:
     costs: list[Cost] = []
     for stage in stages:
         lines += ["", f"# Stage {stage.number} {stage.name}; typical time: {stage.time}"]
+        if left_out := stage.left_out(steps):
+            lines.append(f"# {left_out}")
         for step in stage.steps(steps):
             made.add(stage.name)
             reason = _reason(step, options.force)

@@ -119,6 +119,13 @@ def dump_costs(size: SetSize | None, encoder: Mapping[str, Any], storage: str) -
     return disk, Cost("time: encoding", hours=operations / RATE / 3600)
 
 
+def training_costs(size: SetSize | None, vocab: int | None, settings: Mapping[str, Any]) -> tuple[Cost, ...]:
+    """Costs of a training over a set; vocab: V, None where it is not known yet."""
+    # Frozen blocks are passed backwards too, though their weights need no gradient.
+    frozen = "decoder.blocks" in (settings.get("freeze_param") or ())
+    return training_hours(size, settings, 1.5 if frozen else 2.0) + training_disk(vocab, settings)
+
+
 def training_hours(size: SetSize | None, settings: Mapping[str, Any], trained: float) -> tuple[Cost, ...]:
     """Cost of a training over a set; trained: operations of the backward pass for each of the forward pass."""
     each = canvas_operations(settings)

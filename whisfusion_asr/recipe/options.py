@@ -85,7 +85,8 @@ class Options:
     ctc_config: str = _option("", "YAML of a CTC head to train on the encoder's states first; empty: none")
     ctc_token_type: str = _option("", "own tokens of the CTC head, which then drafts for the decoder; empty: the same")
     ctc_nbpe: int = _option(500, "number of the CTC head's own tokens (unigram and bpe)")
-    adapter_config: str = _option("", "YAML of stage train_adapter (the paper's stage 1); empty: left out")
+    adapter_config: str = _option("", "YAML of stage train_adapter (the paper's stage 1); empty: left out, as for a "
+                                   "decoder with conditioned: false")
     adapter_args: str = _option("", "more options for stage train_adapter: --max_epoch 3 ...")
     asr_config: str = _option("", "YAML of stage train_decoder (the paper's stage 2)")
     asr_args: str = _option("", "more options for stage train_decoder: --max_epoch 3 ...")

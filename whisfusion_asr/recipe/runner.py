@@ -60,7 +60,9 @@ class Runner:
         count = 0
         for count, step in enumerate(stage.steps(self._steps), 1):  # noqa: B007 - used after the loop
             self._run_step(stage, step)
-        if not count:
+        if left_out := stage.left_out(self._steps):
+            logging.info(f"Stage {stage.number} {stage.name}: {left_out}")
+        elif not count:
             logging.info(f"Stage {stage.number} {stage.name}: nothing to do with these options")
         if stage.name == "score":
             for line in result_lines(self._steps):

@@ -14,7 +14,7 @@ from whisfusion_asr.recipe.steps import Steps
 
 @dataclass(frozen=True)
 class Stage:
-    """A line of the table."""
+    """A line of the table. left_out: what of it the options make superfluous and why, empty if nothing."""
 
     number: int
     name: str
@@ -24,6 +24,7 @@ class Stage:
     steps: Callable[[Steps], Iterator[Step]]
     needs: tuple[str, ...] = ("train_set", "valid_set")
     other_name: str = ""
+    left_out: Callable[[Steps], str] = lambda _: ""
 
 
 STAGES = (
@@ -32,7 +33,7 @@ STAGES = (
     Stage(2, "dump", "data/<set>, encoder", "dump/states/<set>", "1/10 to 1/200 of the audio", Steps.dump),
     Stage(
         3, "train_adapter", "dump, text model", "exp/<tag>_adapter", "minutes to a day", Steps.train_adapter,
-        other_name="stage1",
+        other_name="stage1", left_out=Steps.no_adapters,
     ),
     Stage(
         4, "train_decoder", "dump, exp/<tag>_adapter", "exp/<tag>", "minutes to days", espnet.train_decoder,

@@ -15,8 +15,7 @@ from whisfusion_asr.recipe.estimates import (
     hub_download,
     set_size,
     told_download,
-    training_disk,
-    training_hours,
+    training_costs,
 )
 from whisfusion_asr.recipe.jobs import Job
 from whisfusion_asr.recipe.layout import Layout
@@ -121,14 +120,19 @@ class Steps:
         if self.options.ctc_config:
             own, out = self.drafter or self, self.layout.ctc
             yield own._training("train_adapter", "ctc", out, self._data, self._encoder_init(), tag="asr")
-        if self.options.adapter_config:
+        if self.options.adapter_config and not self.no_adapters():
             yield self._training("train_adapter", "adapter", self.layout.adapter, self._data, self._parts(), tag="asr")
+
+    def no_adapters(self) -> str:
+        """Why the model has no adapters that could be trained; empty if it has."""
+        deaf = self.model_settings().get("decoder_conf.conditioned") is False
+        return "no adapters to train, decoder_conf.conditioned is false" if deaf else ""
 
     def train_decoder(self) -> Iterator[Step]:
         """Stage 4: the whole decoder."""
         self.options.need("asr_config", "train_decoder")
         init = self._parts()
-        if self.options.adapter_config:
+        if self.options.adapter_config and not self.no_adapters():
             init |= {str(self.layout.adapter / WEIGHTS): "train_adapter"}
         yield self._training("train_decoder", "asr", self.layout.model, self._data, init)
 
@@ -277,14 +281,8 @@ class Steps:
             training=True,
             record=out,
             notes=(f"settings: {find_config(config)} (stage {stage})",),
-            costs=self._training_costs(settings),
+            costs=training_costs(set_size(self.layout.data(o.train_set)), self._vocab(), settings),
         )
-
-    def _training_costs(self, settings: Mapping[str, Any]) -> tuple[Cost, ...]:
-        # Frozen blocks are passed backwards too, though their weights need no gradient.
-        frozen = "decoder.blocks" in (settings.get("freeze_param") or ())
-        size = set_size(self.layout.data(self.options.train_set))
-        return training_hours(size, settings, 1.5 if frozen else 2.0) + training_disk(self._vocab(), settings)
 
     def _vocab(self) -> int | None:
         """Number of tokens; None of characters that are not counted yet, or of a Whisper."""

@@ -11,12 +11,14 @@ import pytest
 import torch
 import yaml
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperModel
+from transformers.utils import logging
 
 from whisfusion_asr.bin import import_encoder
 from whisfusion_asr.data.audio import load_audio
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.files import sha256
 from whisfusion_asr.models.whisper_encoder import N_FFT, TooLong, WhisperEncoder, log_mel, mel_filters
+from whisfusion_asr.pretrained.whisper import copy_encoder
 
 RATE = 16000
 WIDTH = 64
@@ -247,6 +249,15 @@ def test_a_missing_tensor_is_not_made_up(tmp_path, folder):
     (tmp_path / "config.json").write_bytes(open(f"{folder}/config.json", "rb").read())
     with pytest.raises(UserError, match=r"lack 1 tensors of the encoder \(first: encoder\.layers\.1\.fc1\.bias\)"):
         WhisperEncoder(str(tmp_path))
+
+
+def test_an_encoder_alone_is_read_without_a_word_about_the_decoder(tmp_path, folder, caplog):
+    copy_encoder(folder, tmp_path)
+    logging.enable_propagation()  # to pytest's handler
+    WhisperEncoder(str(tmp_path))
+    logging.disable_propagation()
+    assert "decoder" not in caplog.text
+    assert logging.get_verbosity() == logging.WARNING
 
 
 def test_importing_the_module_is_light():

@@ -233,6 +233,8 @@ def load_part(model: str, part: str) -> nn.Module:
             f"{part} whisper needs the package transformers ({error}): pip install transformers"
         ) from error
     logging.disable_progress_bar()  # a bar for reading a local file is noise in a log
+    told = logging.get_verbosity()
+    logging.set_verbosity_error()  # it lists the other part's tensors as missing; those of this part are checked below
     try:
         whisper, info = WhisperModel.from_pretrained(model, output_loading_info=True)
     except (OSError, ValueError, SafetensorError) as error:
@@ -240,6 +242,8 @@ def load_part(model: str, part: str) -> nn.Module:
         raise UserError(
             f"{model}: no Whisper weights could be read ({reason}): give a complete folder with --whisper_dir DIR"
         ) from error
+    finally:
+        logging.set_verbosity(told)
     missing = sorted(name for name in info["missing_keys"] if name.startswith(f"{part}."))
     if missing:  # transformers would go on with random values
         raise UserError(f"{model}: the weights lack {len(missing)} tensors of the {part} (first: {missing[0]})")

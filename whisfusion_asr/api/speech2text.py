@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from whisfusion_asr.api.alone import ALONE
+from whisfusion_asr.api.canvases import estimated_slots, fit_of
 from whisfusion_asr.api.drafts import Drafter, begin, continued, words_of
 from whisfusion_asr.api.loading import canvas_spec, load_encoder, load_network, load_tokens
 from whisfusion_asr.api.silence import read_bound, silent
@@ -205,9 +206,8 @@ class Speech2Text:
 
     def _tokens(self, utterance: Utterance) -> int:
         """Slots and frames that an utterance takes, the canvas estimated by its duration."""
-        frames, rule = len(utterance.states), self.canvas_rule
-        slots = rule.length if rule.fit == "fixed" else int(frames * rule.tokens_per_frame) + rule.margin
-        return frames + self.settings.options.candidates * slots
+        frames = len(utterance.states)
+        return frames + estimated_slots(self.canvas_rule, frames, self.settings.options.candidates)
 
     def _decode(self, batch: Sequence[Utterance]) -> list[Transcript]:
         """Decode a batch together."""
@@ -228,12 +228,13 @@ class Speech2Text:
             predict = self.network.predictor(_chosen(acoustics, heard), lengths)
             engine = Sampler(self.settings.sampler, self.settings.options)
             found = decode(predict, [jobs[i] for i in heard], self.spec, engine, self._limits(start), self.trace,
-                           predict.before())
+                           predict.before(), fit_of(self.canvas_rule, predict, lengths.tolist()))
             for i, result in zip(heard, found, strict=True):
                 results[i] = result
         drafting = {} if first.seconds is None else {"draft": first.seconds / len(batch)}
         seconds = (time.perf_counter() - start - (first.seconds or 0.0)) / len(batch)
-        made = [self.transcript(batch[i], results[i], len(jobs[i].start.tokens), counts[i], seconds, logits, i)
+        slots = [found.canvas or len(job.start.tokens) for found, job in zip(results, jobs, strict=True)]
+        made = [self.transcript(batch[i], results[i], slots[i], counts[i], seconds, logits, i)
                 for i in range(len(batch))]
         return [replace(transcript, timing=transcript.timing | drafting) for transcript in made]
 

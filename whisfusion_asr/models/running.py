@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from importlib.util import find_spec
 from typing import Any
@@ -145,7 +145,7 @@ def _rounded(memory: Memory | None) -> Memory | None:
         return None
     more = -memory.key_mask.size(1) % GRAPH_FRAMES
     keys, values = ([F.pad(table, (0, 0, 0, more)) for table in tables] for tables in (memory.keys, memory.values))
-    return Memory(keys, values, F.pad(memory.key_mask, (0, more)))
+    return replace(memory, keys=keys, values=values, key_mask=F.pad(memory.key_mask, (0, more)))
 
 
 def _check_compiler(device: torch.device) -> None:

@@ -279,8 +279,9 @@ class Speech2Text:
             flags.append("canvas_full")
         if decoded.unread[chosen] or ("silence" not in flags and count is not None and 2 * tokens < count):
             flags.append("early_end")
-        records = [{"text": self.tokenizer.decode(c.tokens), "tokens": c.tokens, "confidence": c.confidence,
-                    "token_confidence": [round(p, 5) for p in c.token_confidence]} for c in decoded.candidates]
+        records = [{"text": self.tokenizer.decode(c.tokens), "tokens": c.tokens, "pieces": self.pieces(c.tokens),
+                    "confidence": c.confidence, "token_confidence": [round(p, 5) for p in c.token_confidence]}
+                   for c in decoded.candidates]
         trace = [self._pass(snapshot) for snapshot in decoded.trace]
         text = found.text if found.chosen is None else records[chosen]["text"]
         timing = {"decode": seconds, "select": time.perf_counter() - start}

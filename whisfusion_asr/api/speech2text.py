@@ -38,6 +38,7 @@ from whisfusion_asr.models.running import RunOptions, prepare
 from whisfusion_asr.models.whisfusion import DumpedStates
 from whisfusion_asr.models.whisper_encoder import TooLong
 from whisfusion_asr.pretrained.pack import open_model
+from whisfusion_asr.training.longest import read_longest
 
 SAMPLE_RATE = 16000
 SHORTEST = 0.1  # seconds of audio in which there may be a word
@@ -83,7 +84,7 @@ class Speech2Text:
         if word_times:
             check_can_time(self.network, f"{exp_dir}/config.yaml", run.compile is not None)
         model_conf = config.get("model_conf") or {}
-        self._bound = read_bound(exp_dir)
+        self._bound, self.longest = read_bound(exp_dir), read_longest(exp_dir)
         self._place, self._decoder = f"{exp_dir}/config.yaml", config.get("decoder")
         self._trained_canvas = model_conf.get("canvas_conf")
         self._ahead = (model_conf.get("gap_conf") or {}).get("ahead")

@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--config", help="decoding YAML; default: the usual one for the model")
     parser.add_argument("--data_dir", required=True, help="set that is joined")
     parser.add_argument("--times", type=int, nargs="+", default=[1], help="repetitions of the set in a file")
-    parser.add_argument("--window", type=float, default=25.0, help="seconds that are decoded at a time")
+    parser.add_argument("--window", type=float, help="seconds decoded at a time; default: what suits the model")
     parser.add_argument("--normalizer", default="whisper_en", help="of both sides before they are compared")
     args = parser.parse_args()
     draft = {"draft_dir": args.draft_dir, "draft_model": args.draft_model} if args.draft_dir else {}

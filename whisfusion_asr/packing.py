@@ -28,6 +28,7 @@ from whisfusion_asr.pretrained.whisper import NAMING_FILES, copy_decoder, copy_e
 from whisfusion_asr.report.model_card import Packed, model_card
 from whisfusion_asr.training.checkpoint import PACKED_WEIGHTS, WEIGHTS, read_config
 from whisfusion_asr.training.freeze import ready_made
+from whisfusion_asr.training.longest import LONGEST
 
 SPEECH_PARTS = ("frontend", "specaug", "encoder")  # what makes the states
 PARTS = (*SPEECH_PARTS, "ctc", "decoder", "model")
@@ -70,8 +71,9 @@ def pack_experiment(exp_dir: str | Path, out: str | Path, settings: DecodingSett
             parts = _write_network(encoder, read_config(encoder_dir), SPEECH_PARTS, folder / ENCODER)
             _write_yaml(folder / ENCODER / "config.yaml", parts | {"token_list": []})  # without head it has no tokens
         _write_yaml(folder / DECODING, settings.as_conf())
-        if (exp_dir / SILENCE).is_file():
-            shutil.copyfile(exp_dir / SILENCE, folder / SILENCE)
+        for name in (SILENCE, LONGEST):
+            if (exp_dir / name).is_file():
+                shutil.copyfile(exp_dir / name, folder / name)
         packed = Packed(license, _parameters(network, encoder, drafter), _describe_tokens(config, tokens),
                         _describe_states(network if encoder is None else encoder),
                         None if encoder_dir is None else Path(encoder_dir), settings.as_conf())

@@ -17,6 +17,8 @@ from whisfusion_asr.decoding.stitch import Dispute, Seam, Window, plan_windows, 
 from whisfusion_asr.decoding.times import timed_words
 from whisfusion_asr.decoding.words import Word, text_of
 
+WINDOW = 25.0  # seconds; of a model that was trained on shorter utterances only, as long as the longest of them
+OVERLAP = 5.0  # seconds, and a third of a window at most
 CONTEXT = 4.0  # seconds of audio and of known words on either side of a dispute that is decoded again
 
 
@@ -29,13 +31,16 @@ class Timed:
 
 
 class Transcriber:
-    """Words of whole files. speech2text: a decoder that can encode audio; window, overlap: seconds.
+    """Words of whole files. speech2text: a decoder that can encode audio
 
+    window, overlap: seconds, None for what suits the model (WINDOW, OVERLAP)
     progress: called with the seconds that are done after each window.
     """
 
-    def __init__(self, speech2text: Speech2Text, window: float = 25.0, overlap: float = 5.0,
+    def __init__(self, speech2text: Speech2Text, window: float | None = None, overlap: float | None = None,
                  progress: Callable[[float], None] = lambda seconds: None) -> None:
+        window = min(WINDOW, speech2text.longest or WINDOW) if window is None else window
+        overlap = min(OVERLAP, window / 3) if overlap is None else overlap
         plan_windows(1.0, window, overlap)  # refuses what cannot be
         self.speech2text, self.window, self.overlap, self.progress = speech2text, window, overlap, progress
 

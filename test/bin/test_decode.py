@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_fakes import data_set, experiment
+from engine_fakes import TOKENS, data_set, experiment
 
 from whisfusion_asr.api import Speech2Text
 from whisfusion_asr.bin.decode import main, read_settings
@@ -81,18 +81,19 @@ def test_all_candidates_are_written_as_an_n_best_list(place):
         assert sorted((place / "nbest").glob("*best_recog")) == places
         scores = [[float(line.split()[1]) for line in (each / "score").read_text().splitlines()] for each in places]
         assert all(column == tuple(sorted(column, reverse=True)) for column in zip(*scores, strict=True))
-    for name in ("text", "token_int"):
+    for name in ("text", "token", "token_int"):
         lines = zip(*[(each / name).read_text().splitlines() for each in places], strict=True)
         for record, found in zip(records, lines, strict=True):
             said = {"text": [c["text"] for c in record["candidates"]],
+                    "token": [" ".join(TOKENS[i] for i in c["tokens"]) for c in record["candidates"]],
                     "token_int": [" ".join(map(str, c["tokens"])) for c in record["candidates"]]}[name]
             assert sorted(found) == sorted(f"{record['utt_id']} {each}".rstrip() for each in said)
-    assert not (places[1] / "token").exists()
 
 
 def test_an_utterance_with_fewer_candidates_is_in_fewer_lists(tmp_path):
     def transcript(name: str, chosen: int | None, selection: str) -> Transcript:
-        candidates = [{"text": t, "tokens": [n], "confidence": c} for n, (t, c) in enumerate(CANDIDATES[name])]
+        candidates = [{"text": t, "tokens": [n], "pieces": [t.upper()], "confidence": c}
+                      for n, (t, c) in enumerate(CANDIDATES[name])]
         return Transcript(name, 1.0, "said", ["said"], [9], 0.9, candidates=candidates, chosen=chosen,
                           selection=selection)
 
@@ -101,7 +102,9 @@ def test_an_utterance_with_fewer_candidates_is_in_fewer_lists(tmp_path):
     merge_parts(tmp_path, 1, list(CANDIDATES), {})
     found = [(tmp_path / f"{n}best_recog/text").read_text().split("\n")[:-1] for n in (1, 2, 3)]
     assert found == [["a said", "b said", "c said", "d said"], ["a z", "c y", "d y"], ["a x", "c x", "d z"]]
-    assert (tmp_path / "2best_recog/score").read_text() == "a 0.800000\nc 0.700000\nd 0.200000\n"
+    second = {name: (tmp_path / "2best_recog" / name).read_text() for name in ("token", "token_int", "score")}
+    assert second == {"token": "a Z\nc Y\nd Y\n", "token_int": "a 2\nc 1\nd 1\n",
+                      "score": "a 0.800000\nc 0.700000\nd 0.200000\n"}
 
 
 CANDIDATES = {"a": [("x", 0.5), ("y", 0.6), ("z", 0.8)], "b": [("x", 0.5)], "c": [("x", 0.5), ("y", 0.7)],

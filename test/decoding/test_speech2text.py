@@ -170,7 +170,7 @@ def test_silence_is_empty_and_costs_nothing(exp):
         len(states), -1, -1)
     first, second = decode(speech2text, "ab")
     assert (first.text, first.flags, first.passes, first.rows) == ("", ["silence"], 0, 0)
-    assert second.candidates == [{"text": "", "tokens": [], "confidence": 1.0, "token_confidence": []}]
+    assert second.candidates == [{"text": "", "tokens": [], "pieces": [], "confidence": 1.0, "token_confidence": []}]
 
 
 def test_a_transcript_far_shorter_than_ctcs_is_flagged(exp):

@@ -25,14 +25,18 @@ def decoder(kind: type[DiffusionDecoder] = DiffusionDecoder, device: str = "cpu"
 
 
 @torch.no_grad()
-def asked(network: DiffusionDecoder, slots: int = 9, rows: tuple[int, ...] = (0, 0, 1)) -> torch.Tensor:
-    """Logits of some slots of some rows of two utterances, as the engine asks for them."""
-    generator = torch.Generator().manual_seed(slots)
-    states = torch.randn(2, FRAMES, WIDTH, generator=generator)
+def asked(network: DiffusionDecoder, slots: int = 9, rows: tuple[int, ...] = (0, 0, 1), frames: int = FRAMES,
+          shorter: int = 2) -> torch.Tensor:
+    """Logits of some slots of some rows of utterances, as the engine asks for them.
+
+    shorter: by how many slots the last utterance's canvas is shorter than the others'
+    """
+    generator, others = torch.Generator().manual_seed(slots), max(rows)
+    states = torch.randn(others + 1, frames, WIDTH, generator=generator)
     device = next(network.parameters()).device
-    acoustics = Acoustics(states.to(device), torch.tensor([FRAMES, 20], device=device))
+    acoustics = Acoustics(states.to(device), torch.tensor([*[frames] * others, 20], device=device))
     canvas = torch.randint(0, VOCAB + 1, (len(rows), slots), generator=generator)
-    lengths = torch.tensor([slots, slots - 2])
+    lengths = torch.tensor([*[slots] * others, slots - shorter])
     predict = Predictor(network, network.read(acoustics, lengths), lengths)
     wanted = (canvas != 0) & (torch.arange(slots) < lengths[torch.tensor(rows)][:, None])
     return torch.cat(list(predict(canvas, torch.tensor(rows), wanted))).float().cpu()
@@ -101,6 +105,24 @@ def test_compiled_is_the_same_for_any_shape():
         assert torch.allclose(asked(traced, slots, rows), asked(plain, slots, rows), atol=1e-5)
     half = prepare(decoder(), RunOptions("bfloat16", compile="default"), backend="eager")
     assert 1e-4 < far(asked(half), asked(plain)) < 0.02
+
+
+def test_a_compiled_decoder_never_runs_uncompiled():
+    """Whatever rows, utterances, slots and frames come together, a few variants are made, not more than are kept."""
+    torch._dynamo.reset()
+    graphs: list[torch.fx.GraphModule] = []
+
+    def counting(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    plain, traced = decoder(), prepare(decoder(), RunOptions(compile="default"), backend=counting)
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True, recompile_limit=6):
+        for slots, frames, shorter in ((9, 30, 2), (12, 21, 0)):
+            for rows in ((0,), (0, 0, 0), (0, 1), (1, 0), (0, 0, 1, 1), (0, 1, 1), (2, 0, 1, 2, 1)):
+                found, wanted = (asked(one, slots, rows, frames, shorter) for one in (traced, plain))
+                assert torch.allclose(found, wanted, atol=1e-5)
+    assert 1 < len(graphs) <= 6
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")

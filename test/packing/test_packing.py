@@ -28,6 +28,7 @@ from whisfusion_asr.models.build import build_network
 from whisfusion_asr.packing import pack_experiment
 from whisfusion_asr.pretrained.pack import unpack
 from whisfusion_asr.scoring import score_files
+from whisfusion_asr.training.longest import record_longest
 
 SETTINGS = {"sampler": "pdd", "sampler_conf": {"candidates": 3, "seed": 4}}
 ENCODER = {"frontend": "logmel", "encoder": "light_conformer", "model_conf": {}, "decoder": None, "decoder_conf": {},
@@ -74,6 +75,7 @@ def packed(exp: Path, *words: str) -> Path:
 
 def test_the_same_text_elsewhere(exp, tmp_path, waveform, capsys):
     (tmp_path / "decode.yaml").write_text(yaml.safe_dump(SETTINGS))
+    record_longest(exp, 1.25)
     wanted = Speech2Text(exp, inference=SETTINGS, encoder_dir=exp.parent / "encoder")(waveform)
     assert wanted[0][0], "an empty transcript would show nothing"
     soundfile.write(tmp_path / "talk.wav", waveform, 16000, subtype="FLOAT")
@@ -85,8 +87,9 @@ def test_the_same_text_elsewhere(exp, tmp_path, waveform, capsys):
     (tmp_path / "far").mkdir()
     moved = model.rename(tmp_path / "far/away.tar")
     shutil.rmtree(tmp_path / "recipe")
-    found = Speech2Text.from_pretrained(moved)(waveform)
-    assert found[0][:3] == wanted[0][:3]
+    there = Speech2Text.from_pretrained(moved)
+    found = there(waveform)
+    assert found[0][:3] == wanted[0][:3] and there.longest == 1.25
     assert found[0][3].candidates == wanted[0][3].candidates and found[0][3].passes == wanted[0][3].passes
     capsys.readouterr()
     transcribe([str(tmp_path / "talk.wav"), "--model", str(moved)])

@@ -288,6 +288,7 @@ def test_a_bos_that_the_ruler_does_not_know_of_is_refused():
 
 
 @pytest.mark.parametrize(("wrong", "message"), [
+    ({"canvas_conf": {"fit": "first_pass"}}, "model_conf.canvas_conf.fit: first_pass needs the passes of a decoding"),
     ({"canvas_conf": {"lenght": 9}}, "canvas_conf: unknown key lenght; it knows fit, length, margin, tokens_per_frame"),
     ({"mask_ratio": [0.5]}, r"model_conf.mask_ratio: expected \[low, high\], got \[0.5\]"),
     ({"mask_ratio": [0.9, 0.5]}, "mask ratio: expected 0 <= low <= high"),

@@ -9,6 +9,7 @@ import yaml
 
 from whisfusion_asr.models.build import build_network
 from whisfusion_asr.training.checkpoint import load_network_weights
+from whisfusion_asr.training.longest import read_longest
 
 ADAPTER_FREEZE = ["decoder.embed", "decoder.blocks", "decoder.norm", "decoder.head"]
 
@@ -184,3 +185,19 @@ def test_encoders_of_espnet_keep_our_interface(name, conf):
     states, lengths = encoder(torch.randn(2, 40, 20), torch.tensor([40, 31]))
     assert encoder.output_size == 8 == states.size(2)
     assert lengths[0] == states.size(1) > lengths[1] > 6
+
+
+def test_the_longest_utterance_of_the_training_is_written_down(train, tmp_path, corpus, text_model):
+    """Of those in the shape file, by the samples beside the text; a set of other files has no record."""
+    assert read_longest(text_model) == 0.5
+    samples = corpus / "data/train/utt2num_samples"
+    whole, shape = samples.read_text(), (corpus / "dump/train/shape").read_text().splitlines()
+    (tmp_path / "shape").write_text("\n".join(shape[:8]) + "\n")
+    longer = {shape[2].split()[0]: 16000, shape[9].split()[0]: 32000}
+    try:
+        samples.write_text("".join(f"{key} {longer.get(key, 8000)}\n" for key, _ in map(str.split, whole.splitlines())))
+        assert read_longest(train(tmp_path / "some", max_epoch=1, train_shape_file=tmp_path / "shape")) == 1.0
+        samples.unlink()
+        assert read_longest(train(tmp_path / "none", max_epoch=1)) is None
+    finally:
+        samples.write_text(whole)

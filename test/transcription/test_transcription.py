@@ -36,7 +36,7 @@ class FakeSpeech2Text:
 
     def __init__(self, with_ctc: bool = True, misheard: int = 0) -> None:
         self.tokenizer, self.asked, self.misheard = FakeTokenizer(), [], misheard
-        self.settings = SimpleNamespace(keeps_given=True)
+        self.settings, self.longest = SimpleNamespace(keeps_given=True), None
         self.network = SimpleNamespace(ctc=self._ctc if with_ctc else None, decoder=None)
 
     def encode(self, utt_id: str, audio: np.ndarray) -> Utterance:
@@ -171,6 +171,17 @@ def test_only_two_windows_are_held(tmp_path, monkeypatch):
 
     first = next(iter(Transcriber(Watched(), 6.0, 2.0)(tmp_path / "long.wav")))
     assert first.word == "word0" and len(pieces) <= 3 and max(pieces) <= 6.0 * RATE
+
+
+@pytest.mark.parametrize(("longest", "chosen", "window", "overlap"), [
+    (None, {}, 25, 5), (34.9, {}, 25, 5), (16.2, {}, 16.2, 5), (6.0, {}, 6, 2), (16.2, {"window": 25.0}, 25, 5),
+    (16.2, {"overlap": 3.0}, 16.2, 3), (None, {"window": 3.0}, 3, 1),
+])
+def test_windows_are_no_longer_than_what_the_model_has_heard(longest, chosen, window, overlap):
+    speech2text = FakeSpeech2Text()
+    speech2text.longest = longest
+    transcriber = Transcriber(speech2text, **chosen)
+    assert (transcriber.window, transcriber.overlap) == pytest.approx((window, overlap))
 
 
 def test_odd_windows_and_files_are_refused(tmp_path):

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from whisfusion_asr.api.alone import ALONE
+from whisfusion_asr.api.canvases import estimated_slots, fit_of
 from whisfusion_asr.api.drafts import Drafter, begin, continued, words_of
 from whisfusion_asr.api.loading import canvas_spec, load_encoder, load_network, load_tokens
 from whisfusion_asr.api.silence import read_bound, silent
@@ -37,6 +38,7 @@ from whisfusion_asr.models.running import RunOptions, prepare
 from whisfusion_asr.models.whisfusion import DumpedStates
 from whisfusion_asr.models.whisper_encoder import TooLong
 from whisfusion_asr.pretrained.pack import open_model
+from whisfusion_asr.training.longest import read_longest
 
 SAMPLE_RATE = 16000
 SHORTEST = 0.1  # seconds of audio in which there may be a word
@@ -82,7 +84,7 @@ class Speech2Text:
         if word_times:
             check_can_time(self.network, f"{exp_dir}/config.yaml", run.compile is not None)
         model_conf = config.get("model_conf") or {}
-        self._bound = read_bound(exp_dir)
+        self._bound, self.longest = read_bound(exp_dir), read_longest(exp_dir)
         self._place, self._decoder = f"{exp_dir}/config.yaml", config.get("decoder")
         self._trained_canvas = model_conf.get("canvas_conf")
         self._ahead = (model_conf.get("gap_conf") or {}).get("ahead")
@@ -205,9 +207,8 @@ class Speech2Text:
 
     def _tokens(self, utterance: Utterance) -> int:
         """Slots and frames that an utterance takes, the canvas estimated by its duration."""
-        frames, rule = len(utterance.states), self.canvas_rule
-        slots = rule.length if rule.fit == "fixed" else int(frames * rule.tokens_per_frame) + rule.margin
-        return frames + self.settings.options.candidates * slots
+        frames = len(utterance.states)
+        return frames + estimated_slots(self.canvas_rule, frames, self.settings.options.candidates)
 
     def _decode(self, batch: Sequence[Utterance]) -> list[Transcript]:
         """Decode a batch together."""
@@ -228,12 +229,13 @@ class Speech2Text:
             predict = self.network.predictor(_chosen(acoustics, heard), lengths)
             engine = Sampler(self.settings.sampler, self.settings.options)
             found = decode(predict, [jobs[i] for i in heard], self.spec, engine, self._limits(start), self.trace,
-                           predict.before())
+                           predict.before(), fit_of(self.canvas_rule, predict, lengths.tolist()))
             for i, result in zip(heard, found, strict=True):
                 results[i] = result
         drafting = {} if first.seconds is None else {"draft": first.seconds / len(batch)}
         seconds = (time.perf_counter() - start - (first.seconds or 0.0)) / len(batch)
-        made = [self.transcript(batch[i], results[i], len(jobs[i].start.tokens), counts[i], seconds, logits, i)
+        slots = [found.canvas or len(job.start.tokens) for found, job in zip(results, jobs, strict=True)]
+        made = [self.transcript(batch[i], results[i], slots[i], counts[i], seconds, logits, i)
                 for i in range(len(batch))]
         return [replace(transcript, timing=transcript.timing | drafting) for transcript in made]
 
@@ -280,8 +282,9 @@ class Speech2Text:
             flags.append("canvas_full")
         if decoded.unread[chosen] or ("silence" not in flags and count is not None and 2 * tokens < count):
             flags.append("early_end")
-        records = [{"text": self.tokenizer.decode(c.tokens), "tokens": c.tokens, "confidence": c.confidence,
-                    "token_confidence": [round(p, 5) for p in c.token_confidence]} for c in decoded.candidates]
+        records = [{"text": self.tokenizer.decode(c.tokens), "tokens": c.tokens, "pieces": self.pieces(c.tokens),
+                    "confidence": c.confidence, "token_confidence": [round(p, 5) for p in c.token_confidence]}
+                   for c in decoded.candidates]
         trace = [self._pass(snapshot) for snapshot in decoded.trace]
         text = found.text if found.chosen is None else records[chosen]["text"]
         timing = {"decode": seconds, "select": time.perf_counter() - start}

@@ -29,7 +29,7 @@ from whisfusion_asr.data.audio import Recording
 from whisfusion_asr.decoding.subtitles import FORMATS, render
 from whisfusion_asr.errors import UserError, exits_cleanly
 from whisfusion_asr.files import atomic_write
-from whisfusion_asr.transcription import Transcriber
+from whisfusion_asr.transcription import OVERLAP, WINDOW, Transcriber
 
 
 @exits_cleanly
@@ -45,9 +45,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--lang", help="language to write, for a model of several")
     parser.add_argument("--format", default="txt", choices=list(FORMATS), help="what is written")
     parser.add_argument("--out", type=Path, help="folder for one file per input; default: print")
-    window = "seconds that are decoded at a time; best no more than the training's utterances have"
-    parser.add_argument("--window", type=float, default=25.0, help=window)
-    parser.add_argument("--overlap", type=float, default=5.0, help="seconds that neighbouring windows share")
+    window = f"seconds decoded at a time; default: {WINDOW:g}, or as many as the training's longest utterance had"
+    parser.add_argument("--window", type=float, help=window)
+    parser.add_argument("--overlap", type=float, help="seconds that neighbouring windows share; default: "
+                        f"{OVERLAP:g}, a third of a window at most")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     add_running_options(parser)
     args = parser.parse_args(argv)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 
 import torch
@@ -47,6 +48,7 @@ class Decoded:
     candidates: K of them; passes: network evaluations it took part in; rows: canvases evaluated for it
     flags: "silence", "stalled", "budget"; unread: of each candidate, text tokens that stand behind its first end
     trace: its passes where they were asked for; kept: which row of the first of them each candidate is
+    canvas: its slots after the first pass, None where they stayed as many as they were
     """
 
     candidates: list[Candidate]
@@ -56,6 +58,11 @@ class Decoded:
     unread: list[int] = field(default_factory=list)
     trace: list[Snapshot] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
+    canvas: int | None = None
+
+
+# (place of an utterance, slots of its prefix and first text) -> slots of its canvas in the passes that follow
+Fit = Callable[[int, int], int]
 
 
 @dataclass(frozen=True)
@@ -75,10 +82,11 @@ class _Run:
     """One utterance on its way through its sampler."""
 
     def __init__(self, index: int, job: Job, sampler: Sampler, spec: CanvasSpec, limits: EngineLimits,
-                 trace: bool) -> None:
+                 trace: bool, fit: Fit | None) -> None:
         self.index, self.spec, self.sampler, self.silence, self.trace = index, spec, sampler, limits.silence, trace
-        self.start = job.start
-        self.steps = sampler.fill(job.start, spec, job.utt_id, trace or limits.budget is not None)
+        self.start, self.fit, self.canvas = job.start, fit, None  # fit: until it has been asked
+        self.begin = partial(sampler.fill, spec=spec, utt_id=job.utt_id, whole=trace or limits.budget is not None)
+        self.steps = self.begin(job.start)
         self.snapshots: list[Snapshot] = []
         self.passes = self.rows = 0
         self.result: Decoded | None = None
@@ -87,8 +95,8 @@ class _Run:
         self._advance(None)
 
     def ask(self) -> Ask | Look:
-        """This pass's question; the first one asks for the whole text if that tells silence."""
-        if not self.watch or self.passes:
+        """This pass's question; the first one asks for the whole text if that tells silence or the canvas's length."""
+        if self.passes or not (self.watch or self.fit):
             return self.question
         assert isinstance(self.question, Ask)
         hidden = self.question.canvas == self.spec.mask_id
@@ -106,7 +114,25 @@ class _Run:
             nothing = Candidate([], [], float(answer.probability[0, self.spec.prefix]))
             self.result = Decoded([nothing], self.passes, self.rows, ["silence"], [0], self.snapshots, [0])
         else:
-            self._advance(answer)
+            self._advance(answer if self.fit is None else self._fitted(answer, self.fit))
+
+    def _fitted(self, answer: Answer, fit: Fit) -> Answer:
+        """Begin again on a canvas with room for the first answer's longest text; returns that part of the answer.
+
+        Nothing that it takes for text is cut off, and nothing given: behind it there are only ends.
+        """
+        assert isinstance(self.question, Ask), "what is asked does not tell where the text ends"
+        self.fit = None
+        token, _ = taken(self.question, answer)
+        guess = torch.where(self.question.canvas == self.spec.mask_id, token, self.question.canvas)
+        used = (guess != self.spec.eos_id).any(0).nonzero()
+        length = fit(self.index, max(self.spec.prefix, int(used.max()) + 1 if len(used) else 0))
+        if length == len(self.start.tokens):
+            return answer
+        self.canvas, self.start = length, self.start.cut(length)
+        self.steps = self.begin(self.start)
+        self._advance(None)
+        return answer.cut(length)
 
     def _looked_at(self, foretold: Foretold) -> Snapshot:
         """What a look foretold, in the place of what it looked at."""
@@ -145,7 +171,7 @@ class _Run:
         candidates = [candidate_of(*row, self.spec, self.sampler.scoring) for row in rows]
         behind = ((filled.canvas != self.spec.eos_id) & ~text_slots(filled.canvas, self.spec)).sum(1) - self.spec.prefix
         return Decoded(candidates, self.passes, self.rows, list(filled.flags), behind.tolist(), self.snapshots,
-                       _numbers(filled.rows, len(candidates)))
+                       _numbers(filled.rows, len(candidates)), self.canvas)
 
 
 def _numbers(rows: Tensor | None, count: int) -> list[int]:
@@ -154,15 +180,17 @@ def _numbers(rows: Tensor | None, count: int) -> list[int]:
 
 @torch.no_grad()
 def decode(predict: Predict, jobs: Sequence[Job], spec: CanvasSpec, sampler: Sampler,
-           limits: EngineLimits | None = None, trace: bool = False, before: Predict | None = None) -> list[Decoded]:
+           limits: EngineLimits | None = None, trace: bool = False, before: Predict | None = None,
+           fit: Fit | None = None) -> list[Decoded]:
     """Fill the canvases of some utterances; `predict` knows them by their places 0, 1, ... in `jobs`.
 
     trace: keep every pass's canvases; before: the network under a causal mask, for samplers that look back
+    fit: how long the canvases are after the first pass, if that is to say it; never longer than before
     What one utterance gets does not depend on the others, unless there is a budget.
     """
     limits = limits or EngineLimits()
     begin = limits.clock()
-    runs = [_Run(index, job, sampler, spec, limits, trace) for index, job in enumerate(jobs)]
+    runs = [_Run(index, job, sampler, spec, limits, trace, fit) for index, job in enumerate(jobs)]
     while alive := [run for run in runs if run.result is None]:
         earlier = limits.clock()
         answers = [_answers(predict, before, group, spec) for group in _alike(alive)]

@@ -1,7 +1,7 @@
 """The canvas before the first pass: empty, with words that are known, or with a draft that may be changed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -40,6 +40,10 @@ class Start:
     fixed: Tensor
     confidence: Tensor
     text: Tensor
+
+    def cut(self, length: int) -> "Start":
+        """Its first slots."""
+        return Start(*(getattr(self, item.name)[:length] for item in fields(self)))
 
 
 def start_canvas(length: int, spec: CanvasSpec, given: Given | None = None, language: int | None = None) -> Start:

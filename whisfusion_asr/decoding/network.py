@@ -1,7 +1,7 @@
 """How samplers ask the network: every distinct row of a batch once, the head only where an answer is needed."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -48,6 +48,11 @@ class Answer:
     drawn: Tensor | None = None
     drawn_probability: Tensor | None = None
     last: bool = False
+
+    def cut(self, length: int) -> "Answer":
+        """What it says of the first slots."""
+        tables = {name: table[:, :length] for name, table in vars(self).items() if isinstance(table, Tensor)}
+        return replace(self, **tables)
 
 
 def taken(ask: Ask, answer: Answer) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,6 @@ from whisfusion_asr.errors import UserError
 from whisfusion_asr.files import atomic_write
 
 LINE_FILES = ("text", "token", "token_int", "score")
-# Of a candidate that was not chosen the pieces of its tokens are not kept.
-OTHERS_FILES = ("text", "token_int", "score")
 PEAKS = ("peak_memory_mib", "peak_gpu_memory_mib")
 
 
@@ -25,6 +23,7 @@ class Transcript:
     trace: where it was asked for, of every pass the canvases that the network was `shown` and its `guess` at them, as
     pieces joined by blanks, the `confidence` of each token of the guess, and which of the first pass's `rows` each of
     these canvases is; kept: with a trace, which of them each candidate is
+    candidates: of each its text, ids (`tokens`), their `pieces` and probabilities (`token_confidence`), and confidence
     chosen: index of the candidate that the text is; None for a text that is composed of several
     flags: canvas_full (no room left), early_end (text behind the end, or less than half of what CTC counted), stalled
         (slots filled without the sampler's consent), budget (out of time), silence (nothing was said)
@@ -81,8 +80,8 @@ def write_part(
 def merge_parts(out: Path, num_jobs: int, keys: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
     """Join the parts into text, token, token_int, score (also under 1best_recog/), candidates.jsonl and meta.json.
 
-    Where there are several candidates, 2best_recog/, 3best_recog/ and so on have text, token_int and score of the
-    others, the most confident first (a beam search's own order); an utterance that has fewer is in fewer of them.
+    Where there are several candidates, 2best_recog/, 3best_recog/ and so on have the same four files of the others, the
+    most confident first (a beam search's own order); an utterance that has fewer is in fewer of them.
 
     keys: every utterance of the set. settings: go into meta.json, with the jobs' conditions (the largest memory of a
         job, a list where other values differ) and the totals that are returned: `rtf` (decoding seconds per second of
@@ -141,16 +140,16 @@ def _write_others(out: Path, records: list[dict[str, Any]]) -> None:
         if record["selection"] != "score":
             others.sort(key=lambda each: -each["confidence"])
         for place, other in enumerate(others, start=2):
-            line = {**other, "utt_id": record["utt_id"], "token_int": other["tokens"]}
+            line = {**other, "utt_id": record["utt_id"], "tokens": other["pieces"], "token_int": other["tokens"]}
             places.setdefault(place, []).append(line)
     for place, lines in places.items():
-        _write_lines(out / f"{place}best_recog", lines, OTHERS_FILES)
+        _write_lines(out / f"{place}best_recog", lines)
 
 
-def _write_lines(directory: Path, records: list[dict[str, Any]], names: Sequence[str] = LINE_FILES) -> None:
+def _write_lines(directory: Path, records: list[dict[str, Any]]) -> None:
     values = {"text": lambda r: r["text"], "token": lambda r: " ".join(r["tokens"]),
               "token_int": lambda r: " ".join(map(str, r["token_int"])), "score": lambda r: f"{r['confidence']:.6f}"}
-    for name in names:
+    for name in LINE_FILES:
         with atomic_write(directory / name) as file:
             file.writelines(f"{r['utt_id']} {values[name](r)}".rstrip() + "\n" for r in records)
 

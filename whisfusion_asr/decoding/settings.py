@@ -13,6 +13,7 @@ from whisfusion_asr.diffusion.canvas import CanvasRule
 from whisfusion_asr.errors import UserError
 
 SAMPLERS = (*ENGINE_SAMPLERS, "pdd_reference", "ctc_greedy", "autoregressive")
+WHOLE_FIRST = tuple(name for name in ENGINE_SAMPLERS if name != "gaps")
 SEARCH_SELECTIONS = ("score",)  # a beam search ranks its candidates itself
 # A processor is fastest while a layer's activations stay in its cache, a GPU while it has enough to do.
 BATCH_TOKENS = {"cpu": 500, "cuda": 131072}
@@ -140,7 +141,9 @@ class DecodingSettings:
         if name not in ENGINE_SAMPLERS and engine != replace(EngineOptions(), batch_tokens=engine.batch_tokens):
             raise UserError(f"engine_conf: sampler {name} is not run by the engine; set sampler: pdd")
         canvas = dict(conf.get("canvas_conf") or {})
-        options_from(CanvasRule, canvas, "canvas_conf")
+        if options_from(CanvasRule, canvas, "canvas_conf").fit == "first_pass" and name not in WHOLE_FIRST:
+            raise UserError(f"canvas_conf.fit: first_pass needs a sampler that asks for the whole canvas at first, one "
+                            f"of {', '.join(WHOLE_FIRST)}; with sampler {name} set fit to fixed, count or frames")
         return cls(name, options, selection, weights, engine, canvas, budget)
 
     def as_conf(self) -> dict[str, Any]:

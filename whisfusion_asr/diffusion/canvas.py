@@ -48,9 +48,10 @@ class CanvasSpec:
 class CanvasRule:
     """How long a canvas is; the same rule in training and decoding.
 
-    fit: "fixed" (always `length`, as published), "count" (CTC token count + margin) or "frames"
-        (`tokens_per_frame` times the number of encoder frames, + margin).
-    length: slots of a fixed canvas.
+    fit: "fixed" (always `length`, as published), "count" (CTC token count + margin), "frames" (`tokens_per_frame` times
+        the number of encoder frames, + margin), or in decoding only "first_pass" (`length` in the first pass, in those
+        behind it the text that it found, + margin).
+    length: slots of a fixed canvas, and of that of the first pass.
     margin: slots beyond the expected text in decoding; training draws 1..margin.
     tokens_per_frame: upper bound of the speaking rate, for "frames".
     multiple: decoding rounds the length of a fitted canvas up to a multiple of this.
@@ -63,8 +64,8 @@ class CanvasRule:
     multiple: int = 1
 
     def __post_init__(self) -> None:
-        if self.fit not in ("fixed", "count", "frames"):
-            raise UserError(f"canvas_conf.fit: {self.fit!r} is unknown; expected fixed, count or frames")
+        if self.fit not in ("fixed", "count", "frames", "first_pass"):
+            raise UserError(f"canvas_conf.fit: {self.fit!r} is unknown; expected fixed, count, frames or first_pass")
         if self.length < 1 or self.margin < 1:
             raise UserError(f"canvas_conf: length {self.length} and margin {self.margin} must be at least 1")
         if self.multiple < 1:
@@ -79,6 +80,15 @@ class CanvasRule:
             raise UserError(f"canvas_conf: unknown key {', '.join(unknown)}; it knows {known}")
         return cls(**(conf or {}))
 
+    @classmethod
+    def of_training(cls, conf: Mapping[str, Any] | None) -> "CanvasRule":
+        """The rule of a training's `canvas_conf`. Raises UserError also for a rule that only decoding has."""
+        rule = cls.from_conf(conf)
+        if rule.fit == "first_pass":
+            raise UserError("model_conf.canvas_conf.fit: first_pass needs the passes of a decoding, training has none: "
+                            "train with fixed, count or frames, and set first_pass in the decoding YAML's canvas_conf")
+        return rule
+
     def expected(self, frames: Tensor | None, counts: Tensor | None) -> Tensor | None:
         """Tokens to expect per utterance, (B,) int64; None where only the text itself can tell (text-only training)."""
         if self.fit == "frames" and frames is not None:
@@ -89,12 +99,16 @@ class CanvasRule:
 
     def decoding_length(self, spec: CanvasSpec, frames: int, count: int | None) -> int:
         """L for one utterance of `frames` encoder frames and `count` CTC tokens. Raises UserError without a count."""
-        if self.fit == "fixed":
+        if self.fit in ("fixed", "first_pass"):
             return self.length
         expected = self.expected(torch.tensor([frames]), None if count is None else torch.tensor([count]))
         if expected is None:
             raise UserError("canvas_conf.fit: count needs a CTC head; set ctc: ctc_head or fit: frames")
-        return -(-(spec.prefix + int(expected) + self.margin) // self.multiple) * self.multiple
+        return self.with_margin(spec.prefix + int(expected))
+
+    def with_margin(self, slots: int) -> int:
+        """Slots of the canvas for a prefix and text of so many."""
+        return -(-(slots + self.margin) // self.multiple) * self.multiple
 
     def training_length(self, spec: CanvasSpec, text_lengths: Tensor, expected: Tensor | None, seed: int) -> int:
         """L for a batch: room for the longest text or expectation, and 1..margin slots drawn from `seed`.

@@ -1,7 +1,7 @@
 """The cross-attention adapter: how a text decoder reads encoder states, with or without the position ruler."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -38,11 +38,15 @@ class Acoustics:
 
 @dataclass(frozen=True)
 class Memory:
-    """Keys and values of all adapters, computed once per utterance: lists of (B, H, S, E), and key_mask (B, S)."""
+    """Keys and values of all adapters, computed once per utterance: lists of (B, H, S, E), and key_mask (B, S).
+
+    slots_from: a ruler has a key for every slot of the canvas behind the prefix; where that of slot 0 would be
+    """
 
     keys: list[Tensor]
     values: list[Tensor]
     key_mask: Tensor
+    slots_from: int | None = None
 
     def repeat(self, rows: int) -> "Memory":
         """The memory of one utterance for `rows` candidates, without copying."""
@@ -50,12 +54,22 @@ class Memory:
         def expand(tensor: Tensor) -> Tensor:
             return tensor.expand(rows, *tensor.shape[1:])
 
-        return Memory([expand(k) for k in self.keys], [expand(v) for v in self.values], expand(self.key_mask))
+        return replace(self, keys=[expand(k) for k in self.keys], values=[expand(v) for v in self.values],
+                       key_mask=expand(self.key_mask))
 
     def select(self, utterances: Tensor) -> "Memory":
         """The memory of some utterances, copied. utterances: int64 indices."""
         index = utterances.to(self.key_mask.device)
-        return Memory([k[index] for k in self.keys], [v[index] for v in self.values], self.key_mask[index])
+        return replace(self, keys=[k[index] for k in self.keys], values=[v[index] for v in self.values],
+                       key_mask=self.key_mask[index])
+
+    def shortened(self, utterance: int, length: int) -> "Memory":
+        """The same, one utterance having a canvas of fewer slots than it was read for."""
+        if self.slots_from is None:
+            return self
+        mask = self.key_mask.clone()
+        mask[utterance, self.slots_from + length :] = False
+        return replace(self, key_mask=mask)
 
 
 class PositionRuler(nn.Module):

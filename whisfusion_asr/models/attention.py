@@ -58,8 +58,13 @@ class Fold:
     place: Tensor | None = None
 
     @classmethod
-    def of(cls, rows: Tensor, utterances: int) -> "Fold":
-        """rows: (R,) int64, the utterance of each row, each of 0..B-1 at least once, in any order and number."""
+    def of(cls, rows: "Tensor | Fold", utterances: int) -> "Fold":
+        """rows: (R,) int64, the utterance of each row, each of 0..B-1 at least once, in any order and number.
+
+        A fold is returned as it is: what reads the values of `rows` is kept out of a compiled decoder.
+        """
+        if isinstance(rows, Fold):
+            return rows
         counts = rows.bincount(minlength=utterances)
         candidates, order = int(counts.max()), rows.argsort(stable=True)
         rank = torch.empty_like(rows)

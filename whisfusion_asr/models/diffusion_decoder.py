@@ -143,7 +143,7 @@ class DiffusionDecoder(nn.Module):
         if acoustics is None or self.adapters is None:
             return None
         if self.ruler is None:
-            states, positions = acoustics.states, None
+            states, positions, slots_from = acoustics.states, None, None
             key_mask = frames_mask(acoustics.lengths, states.size(1))
             if self.clock:
                 states = states + frame_clock(states.size(1), states.size(2), states.device)
@@ -151,8 +151,9 @@ class DiffusionDecoder(nn.Module):
             raise UserError("decoder_conf.ruler: ctc_count needs a CTC head: set ctc: ctc_head in the same YAML")
         else:
             states, positions, key_mask = self.ruler(acoustics, length - self.prefix)
+            slots_from = acoustics.states.size(1) - self.prefix
         pairs = [adapter.read(states, positions) for adapter in self.adapters]
-        return Memory([key for key, _ in pairs], [value for _, value in pairs], key_mask)
+        return Memory([key for key, _ in pairs], [value for _, value in pairs], key_mask, slots_from)
 
     def hidden(self, canvas: Tensor, memory: Memory | None = None, rows: Tensor | None = None,
                lengths: Tensor | None = None) -> Tensor:

@@ -2,10 +2,9 @@
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +12,13 @@ from torch import Tensor, nn
 
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.adapter import Memory
+from whisfusion_asr.models.attention import Fold
 
 DTYPES = ("float32", "bfloat16", "float16")
 COMPILE_MODES = ("default", "reduce-overhead")
 # The methods of a CanvasDecoder, and of a causal one, that compute something; `forward` is made of them.
 METHODS = ("read", "hidden", "hidden_before", "logits", "step")
+VARIANTS = 64  # of compiled decoders: 6 of one on a CPU, for each number type
 # A CUDA graph is of one shape: so many frames come together that few shapes occur.
 GRAPH_FRAMES = 128
 
@@ -29,8 +30,9 @@ class RunOptions:
     dtype: of matrix products and attention; sums of layers and norms stay float32. float16 needs CUDA
     quantize: "int8": linear layers multiply 8-bit integers, weights with a scale for each output, inputs with one for
         each row found as they come, so that no row depends on another. CPU only, in the place of a dtype
-    compile: mode of torch.compile, which takes a minute at first. "reduce-overhead" replays CUDA graphs, one for each
-        number of rows, slots and frames: let canvas_conf.multiple keep the lengths few
+    compile: mode of torch.compile, which takes a minute at first. "default" compiles for all lengths at once, once for
+        each way in which rows can share utterances. "reduce-overhead" replays CUDA graphs, one for each number of rows,
+        slots and frames: let canvas_conf.multiple keep the lengths few
     """
 
     dtype: str = "float32"
@@ -122,13 +124,20 @@ def _compile(decoder: nn.Module, mode: str, backend: str) -> None:
     if getattr(decoder, "attention", None) == "auto":
         decoder.attention = "sdpa"  # which can be traced; flash_attn asks the masks
     modes = {} if backend != "inductor" else {"mode": mode}
+    # Beyond its limit, which counts the variants of all decoders of a process, torch runs a decoder uncompiled.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VARIANTS)
     compiled = torch.compile(decoder.hidden, dynamic=True, backend=backend, **modes)
     failures = torch._dynamo.exc.BackendCompilerFailed
 
     @wraps(decoder.hidden)
-    def hidden(*args: Any, **named: Any) -> Tensor:
+    def hidden(canvas: Tensor, memory: Memory | None = None, rows: Tensor | None = None,
+               lengths: Tensor | None = None) -> Tensor:
+        # What depends on the rows' values stays outside, and a mask is always there: a few variants serve all shapes.
+        fold = None if rows is None or memory is None else Fold.of(rows, len(memory.key_mask)).to(canvas.device)
+        if lengths is None and canvas.device.type == "cpu":  # but not on a GPU, whose attention is faster without
+            lengths = torch.full((len(canvas),), canvas.size(1))
         try:
-            return compiled(*args, **named)
+            return compiled(canvas, memory, fold, lengths)
         except failures as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"compile: torch could not compile the decoder ({reason}); leave compile out") from error
@@ -145,7 +154,7 @@ def _rounded(memory: Memory | None) -> Memory | None:
         return None
     more = -memory.key_mask.size(1) % GRAPH_FRAMES
     keys, values = ([F.pad(table, (0, 0, 0, more)) for table in tables] for tables in (memory.keys, memory.values))
-    return Memory(keys, values, F.pad(memory.key_mask, (0, more)))
+    return replace(memory, keys=keys, values=values, key_mask=F.pad(memory.key_mask, (0, more)))
 
 
 def _check_compiler(device: torch.device) -> None:

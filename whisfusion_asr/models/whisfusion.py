@@ -102,7 +102,7 @@ class Predictor:
     """
 
     def __init__(self, decoder: CanvasDecoder, memory: Memory | None, lengths: Tensor, before: bool = False) -> None:
-        self.decoder, self.memory, self.lengths = decoder, memory, lengths.cpu()
+        self.decoder, self.memory, self.lengths = decoder, memory, lengths.cpu().clone()
         self.hidden = decoder.hidden_before if before else decoder.hidden
         self.device = next(decoder.parameters()).device
         self.present, self.chosen = torch.arange(len(lengths)), memory
@@ -112,6 +112,13 @@ class Predictor:
         if not hasattr(self.decoder, "hidden_before"):
             return None
         return Predictor(self.decoder, self.memory, self.lengths, before=True)
+
+    def shorten(self, utterance: int, length: int) -> None:
+        """From here on the canvas of an utterance has `length` slots, fewer than before."""
+        self.lengths[utterance] = length
+        if self.memory is not None:
+            self.memory = self.chosen = self.memory.shortened(utterance, length)
+            self.present = torch.arange(len(self.lengths))
 
     def __call__(self, canvas: Tensor, rows: Tensor, asked: Tensor) -> Iterator[Tensor]:
         """canvas: (R, L); rows: (R,) utterances; asked: (R, L) bool. Yields logits (n, V) of the asked, in order."""

@@ -56,7 +56,7 @@ class DiffusionASRModel(AbsESPnetModel):
         # Unregistered on purpose: registering would list every parameter twice.
         object.__setattr__(self, "network", network)
         self.spec = CanvasSpec(vocab_size, eos_id, bos_id, languages)
-        self.canvas_rule = CanvasRule.from_conf(canvas_conf)
+        self.canvas_rule = CanvasRule.of_training(canvas_conf)
         law, rule = ratio_law(mask_ratio, "model_conf.mask_ratio"), LossRule(loss_weighting, pad_weight)
         correction = None if self_correction is None else mask_law("self_correction", self_correction)
         # Validation has no noise, one draw and the whole softmax, so that its losses compare.

@@ -13,6 +13,8 @@ from whisfusion_asr.tasks import espnet_compat  # noqa: F401  (first: makes espn
 from espnet2.train.distributed_utils import get_rank
 from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 
+from whisfusion_asr.data.audio import SAMPLE_RATE
+from whisfusion_asr.data.kaldi_dir import read_table
 from whisfusion_asr.data.tokenizer import load_tokenizer
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.files import atomic_write, sha256
@@ -27,6 +29,7 @@ from whisfusion_asr.training.checkpoint import (
     shorten,
     under,
 )
+from whisfusion_asr.training.longest import record_longest
 
 # Settings that change how a training runs, but not what comes out of it; every other one must stay on resume.
 FREE = {
@@ -111,7 +114,9 @@ def is_finished(args: argparse.Namespace) -> bool:
 
 
 def begin_experiment(args: argparse.Namespace) -> None:
-    """Clear what a killed run left, and write down settings and initial files. For the first process only.
+    """Clear what a killed run left, and write down settings, initial files and the longest utterance's length.
+
+    For the first process only.
 
     Raises UserError: an initial file that is missing, or changed since the training began.
     """
@@ -122,6 +127,8 @@ def begin_experiment(args: argparse.Namespace) -> None:
         (output_dir / FINISHED).unlink(missing_ok=True)
         with atomic_write(output_dir / SETTINGS) as file:
             yaml.safe_dump(effective_settings(args), file, allow_unicode=True)
+        if (seconds := longest_utterance(args)) is not None:
+            record_longest(output_dir, seconds)
     for text in args.init_param:
         path = Path(InitParam.parse(text).path)
         if not path.is_file():
@@ -131,6 +138,17 @@ def begin_experiment(args: argparse.Namespace) -> None:
             raise UserError(f"init_param: {path} changed since {output_dir} began; give another --output_dir")
     if args.init_param:
         record_init(output_dir, args.init_param)
+
+
+def longest_utterance(args: argparse.Namespace) -> float | None:
+    """Seconds of the longest utterance of the training; None for one on text alone, which has no utt2num_samples."""
+    texts = [path for path, name, _ in args.train_data_path_and_name_and_type if name == "text"]
+    lengths = Path(texts[0]).parent / "utt2num_samples" if texts else None
+    shapes = [Path(path) for path in args.train_shape_file[:1] if Path(path).is_file()]
+    if lengths is None or not shapes or not lengths.is_file():
+        return None
+    samples, trained = read_table(lengths), read_table(shapes[0])
+    return max((int(samples[key]) for key in trained.keys() & samples.keys()), default=0) / SAMPLE_RATE or None
 
 
 def effective_settings(args: argparse.Namespace) -> dict[str, Any]:

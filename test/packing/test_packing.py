@@ -102,7 +102,8 @@ def test_an_experiment_directory_and_other_arguments(exp, waveform):
     assert Speech2Text.from_pretrained(exp, **others)(waveform)[0][:3] == wanted
     model = packed(exp)
     assert Speech2Text.from_pretrained(model, inference={"sampler": "single"}).settings.sampler == "single"
-    assert Speech2Text.from_pretrained(model).settings == DecodingSettings.of({"sampler": "threshold"})
+    usual = {"sampler": "threshold", "engine_conf": {"draft": 0.9}}
+    assert Speech2Text.from_pretrained(model).settings == DecodingSettings.of(usual)
 
 
 def test_a_whisper_encoder_and_a_sentencepiece_model_come_along(tmp_path, waveform, monkeypatch):

@@ -32,7 +32,6 @@ from whisfusion_asr.decoding.settings import DecodingSettings, usual_conf
 from whisfusion_asr.decoding.times import timed_words
 from whisfusion_asr.decoding.words import Word
 from whisfusion_asr.errors import UserError
-from whisfusion_asr.models.adapter import Acoustics
 from whisfusion_asr.models.causal_decoder import CausalDecoder
 from whisfusion_asr.models.running import RunOptions, prepare
 from whisfusion_asr.models.whisfusion import DumpedStates
@@ -226,7 +225,7 @@ class Speech2Text:
         results = [Decoded([Candidate([], [], 1.0)], 0, 0, ["silence"], [0])] * len(batch)
         if heard:
             lengths = torch.tensor([len(jobs[i].start.tokens) for i in heard], device=self.device)
-            predict = self.network.predictor(_chosen(acoustics, heard), lengths)
+            predict = self.network.predictor(acoustics.select(heard), lengths)
             engine = Sampler(self.settings.sampler, self.settings.options)
             found = decode(predict, [jobs[i] for i in heard], self.spec, engine, self._limits(start), self.trace,
                            predict.before(), fit_of(self.canvas_rule, predict, lengths.tolist()))
@@ -235,8 +234,8 @@ class Speech2Text:
         drafting = {} if first.seconds is None else {"draft": first.seconds / len(batch)}
         seconds = (time.perf_counter() - start - (first.seconds or 0.0)) / len(batch)
         slots = [found.canvas or len(job.start.tokens) for found, job in zip(results, jobs, strict=True)]
-        made = [self.transcript(batch[i], results[i], slots[i], counts[i], seconds, logits, i)
-                for i in range(len(batch))]
+        made = [self.transcript(*each, counts[i], seconds, logits, i)
+                for i, each in enumerate(zip(batch, results, slots, strict=True))]
         return [replace(transcript, timing=transcript.timing | drafting) for transcript in made]
 
     def _limits(self, start: float) -> EngineLimits:
@@ -267,9 +266,8 @@ class Speech2Text:
         """
         start = time.perf_counter()
         name, options = self.settings.selection, self.settings.selection_options
-        heard = None
-        if logits is not None and name in NEED_CTC:
-            heard = log_probs(logits, row, len(utterance.states))[:: self.network.ctc.pool]
+        asked = logits is not None and name in NEED_CTC
+        heard = log_probs(logits, row, len(utterance.states))[:: self.network.ctc.pool] if asked else None
         if name == "score":  # a search has put them in order
             found = select("confidence", decoded.candidates[:1], self.words, self.tokenizer.encode)
         else:
@@ -342,11 +340,3 @@ def _checked(inference: Mapping[str, Any] | DecodingSettings) -> DecodingSetting
 def log_probs(logits: Tensor, row: int, frames: int) -> Tensor:
     """The CTC log-probabilities (T, V + 1) of one utterance. logits: (B, T', V + 1); frames: its own number T."""
     return logits[row, :frames].float().log_softmax(-1)
-
-
-def _chosen(acoustics: Acoustics, utterances: list[int]) -> Acoustics:
-    """The acoustics of some utterances of a batch."""
-    states, lengths = acoustics.states[utterances], acoustics.lengths[utterances]
-    if acoustics.positions is None or acoustics.counts is None:
-        return Acoustics(states, lengths)
-    return Acoustics(states, lengths, acoustics.positions[utterances], acoustics.counts[utterances])

@@ -35,6 +35,11 @@ class Acoustics:
     positions: Tensor | None = None
     counts: Tensor | None = None
 
+    def select(self, utterances: list[int]) -> "Acoustics":
+        """Those of some utterances, copied."""
+        known = (self.states, self.lengths, self.positions, self.counts)
+        return Acoustics(*(None if each is None else each[utterances] for each in known))
+
 
 @dataclass(frozen=True)
 class Memory:

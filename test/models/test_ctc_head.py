@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.ctc_head import CTCHead, count_positions, greedy_path, greedy_tokens, new_tokens
 
 BLANK = 3
@@ -135,45 +134,3 @@ def test_ruler_does_not_depend_on_the_padding():
     positions, counts = count_positions(greedy_path(logits, torch.tensor([9, 4])), BLANK)
     alone, count = count_positions(greedy_path(logits[1:, :4], torch.tensor([4])), BLANK)
     assert torch.equal(positions[1, :4], alone[0]) and counts[1] == count[0]
-
-
-def pair_of_heads(pool: int) -> tuple[CTCHead, CTCHead]:
-    """A head that pools, and one with its weights that does not."""
-    torch.manual_seed(0)
-    pooling = CTCHead(6, BLANK, num_blocks=1, hidden_size=16, pool=pool).eval()
-    plain = CTCHead(6, BLANK, num_blocks=1, hidden_size=16).eval()
-    plain.load_state_dict(pooling.state_dict())
-    return pooling, plain
-
-
-@pytest.mark.parametrize("pool", [2, 3])
-def test_a_pooling_head_is_a_plain_one_on_the_means_of_the_states(pool):
-    pooling, plain = pair_of_heads(pool)
-    states, lengths = torch.randn(2, 11, 6), torch.tensor([11, 7])
-    text, text_lengths = torch.tensor([[0, 1], [2, -1]]), torch.tensor([2, 1])
-    logits = pooling(states, lengths)
-    assert logits.shape == (2, 11, BLANK + 1)
-    for row, length in enumerate(lengths.tolist()):
-        means = torch.stack([group.mean(0) for group in states[row, :length].split(pool)])
-        expected = plain(means[None], torch.tensor([len(means)]))
-        assert torch.allclose(logits[row, :length:pool], expected[0], atol=1e-5)
-        for frame in range(length):
-            assert torch.equal(logits[row, frame], logits[row, frame - frame % pool])
-        one = slice(row, row + 1)
-        assert pooling.loss(logits[one], lengths[one], text[one], text_lengths[one]).item() == pytest.approx(
-            plain.loss(expected, torch.tensor([len(means)]), text[one], text_lengths[one]).item(), rel=1e-5)
-        assert greedy_tokens(greedy_path(logits[one], lengths[one]), BLANK) == greedy_tokens(
-            greedy_path(expected, torch.tensor([len(means)])), BLANK)
-
-
-def test_what_lies_behind_an_utterance_changes_nothing_in_a_pooling_head():
-    pooling, _ = pair_of_heads(2)
-    states = torch.randn(1, 7, 6)
-    alone = pooling(states, torch.tensor([7]))
-    behind = pooling(torch.cat((states, torch.randn(1, 4, 6)), 1), torch.tensor([7]))
-    assert torch.allclose(alone, behind[:, :7], atol=1e-5)
-
-
-def test_a_pool_of_nothing_is_refused():
-    with pytest.raises(UserError, match="ctc_conf.pool is 0, expected 1 or more"):
-        CTCHead(6, BLANK, pool=0)

@@ -266,8 +266,7 @@ class Speech2Text:
         """
         start = time.perf_counter()
         name, options = self.settings.selection, self.settings.selection_options
-        asked = logits is not None and name in NEED_CTC
-        heard = log_probs(logits, row, len(utterance.states))[:: self.network.ctc.pool] if asked else None
+        heard = log_probs(logits, row, len(utterance.states)) if logits is not None and name in NEED_CTC else None
         if name == "score":  # a search has put them in order
             found = select("confidence", decoded.candidates[:1], self.words, self.tokenizer.encode)
         else:

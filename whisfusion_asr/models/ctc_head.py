@@ -4,25 +4,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from whisfusion_asr.errors import UserError
-from whisfusion_asr.models.frontend import frames_mask, mean_of_groups
+from whisfusion_asr.models.frontend import frames_mask
 from whisfusion_asr.models.light_conformer import ConformerBlock
 
 
 class CTCHead(nn.Module):
     """Logits of V tokens and the blank (id V) per frame, over an optional trunk of conformer blocks.
 
-    num_blocks: 0 for states that CTC training shaped; frozen Whisper states need 1 to 4 blocks of `hidden_size`
-    pool: the head reads the means of this many states; each state then has the logits of its mean, so that they align
-    with the states, and the loss takes those of a mean once
+    num_blocks: 0 for states that CTC training shaped; frozen Whisper states need 1 to 4 blocks of `hidden_size`.
     """
 
     def __init__(self, input_size: int, vocab_size: int, num_blocks: int = 0, hidden_size: int = 256,
-                 attention_heads: int = 4, kernel: int = 15, dropout: float = 0.0, pool: int = 1) -> None:
+                 attention_heads: int = 4, kernel: int = 15, dropout: float = 0.0) -> None:
         super().__init__()
-        if pool < 1:
-            raise UserError(f"ctc_conf.pool is {pool}, expected 1 or more")
-        self.blank, self.pool = vocab_size, pool
+        self.blank = vocab_size
         self.input = nn.Linear(input_size, hidden_size) if num_blocks else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(ConformerBlock(hidden_size, attention_heads, kernel) for _ in range(num_blocks))
@@ -32,23 +27,18 @@ class CTCHead(nn.Module):
 
     def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
         """states: (B, T, D); lengths: (B,). Returns logits (B, T, V + 1)."""
-        size = states.size(1)
-        if self.pool > 1:
-            states = states.masked_fill(~frames_mask(lengths, size).unsqueeze(-1), 0.0)
-            states, lengths = mean_of_groups(states, lengths, self.pool)
         inside = frames_mask(lengths, states.size(1))
         x = self.input(self.dropout(states))
         for block in self.blocks:
             x = self.dropout(block(x, inside))
-        return self.output(self.norm(x)).repeat_interleave(self.pool, 1)[:, :size]
+        return self.output(self.norm(x))
 
     def loss(self, logits: Tensor, lengths: Tensor, text: Tensor, text_lengths: Tensor) -> Tensor:
         """Negative log-likelihood per token of the batch; texts longer than their frames allow count as 0.
 
         logits: (B, T, V + 1); text: (B, N) int64, ignored beyond text_lengths (B,)
         """
-        log_probs = logits[:, :: self.pool].float().log_softmax(-1).transpose(0, 1)  # (B, T, V + 1) -> (T, B, V + 1)
-        lengths = (lengths + self.pool - 1) // self.pool
+        log_probs = logits.float().log_softmax(-1).transpose(0, 1)  # (B, T, V + 1) -> (T, B, V + 1)
         total = F.ctc_loss(log_probs, text.clamp(min=0), lengths, text_lengths, self.blank, "sum", zero_infinity=True)
         return total / text_lengths.sum().clamp(min=1)
 

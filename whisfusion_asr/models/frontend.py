@@ -1,7 +1,6 @@
-"""Features and SpecAugment of encoders that are trained here (Whisper has its own); masks and means of frames."""
+"""Log-mel features and SpecAugment, for encoders that are trained here (Whisper has its own features)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 SMALLEST_POWER = 1e-10
@@ -10,22 +9,6 @@ SMALLEST_POWER = 1e-10
 def frames_mask(lengths: Tensor, size: int) -> Tensor:
     """(B,) lengths -> (B, size) bool, True inside."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
-
-
-def mean_of_groups(states: Tensor, counts: Tensor, pool: int) -> tuple[Tensor, Tensor]:
-    """Mean of every `pool` states; the last group of an utterance may be smaller.
-
-    states: (B, T, D), zero behind each utterance; counts: (B,)
-    returns: (B, ceil(T / pool), D) and (B,)
-    """
-    if pool == 1:
-        return states, counts
-    batch, length, width = states.shape
-    groups = -(-length // pool)
-    sums = F.pad(states, (0, 0, 0, groups * pool - length)).view(batch, groups, pool, width).sum(2)
-    starts = torch.arange(0, groups * pool, pool, device=states.device)
-    members = (counts[:, None] - starts).clamp(1, pool)  # (B, groups)
-    return sums / members[:, :, None], (counts + pool - 1) // pool
 
 
 class LogMel(nn.Module):

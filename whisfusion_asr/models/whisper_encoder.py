@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from whisfusion_asr.errors import UserError
-from whisfusion_asr.models.frontend import mean_of_groups
 
 SAMPLE_RATE = 16000
 N_FFT = 400
@@ -103,7 +102,7 @@ class WhisperEncoder(nn.Module):
             counts = heard
         states = states[:, : int(counts.max())]
         states = states.masked_fill(_behind(counts, states.shape[1])[:, :, None], 0.0)
-        return mean_of_groups(states, counts, self.pool)
+        return _mean_of_groups(states, counts, self.pool)
 
     def check_durations(self, samples: Sequence[int], names: Sequence[str] | None = None) -> None:
         """Raise TooLong for the longest utterance if it does not fit into Whisper's window of 30 s.
@@ -199,6 +198,22 @@ def mel_filters(bins: int) -> np.ndarray:
 def _behind(lengths: Tensor, size: int) -> Tensor:
     """(B,) lengths -> (B, size) bool, True at the places behind each row's length."""
     return torch.arange(size, device=lengths.device) >= lengths[:, None]
+
+
+def _mean_of_groups(states: Tensor, counts: Tensor, pool: int) -> tuple[Tensor, Tensor]:
+    """Mean of every `pool` states; the last group of an utterance may be smaller.
+
+    states: (B, T, D), zero behind each utterance; counts: (B,)
+    returns: (B, ceil(T / pool), D) and (B,)
+    """
+    if pool == 1:
+        return states, counts
+    batch, length, width = states.shape
+    groups = -(-length // pool)
+    sums = F.pad(states, (0, 0, 0, groups * pool - length)).view(batch, groups, pool, width).sum(2)
+    starts = torch.arange(0, groups * pool, pool, device=states.device)
+    members = (counts[:, None] - starts).clamp(1, pool)  # (B, groups)
+    return sums / members[:, :, None], (counts + pool - 1) // pool
 
 
 def _check_options(context: str, tail_seconds: float, keep: str, pool: int, precision: str) -> None:

@@ -11,6 +11,7 @@ CONFIG = {
     "optim_conf": {"lr": 0.01, "muon_lr": 0.02, "layer_decay": 0.9},
     "scheduler": "warmup_cosine",
     "ema_decay": 0.9,
+    "ema_start_share": 0.2,
     "accum_grad": 2,
 }
 

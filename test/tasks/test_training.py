@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.build import build_network
 from whisfusion_asr.training.checkpoint import load_network_weights
 from whisfusion_asr.training.longest import read_longest
@@ -110,6 +111,12 @@ def test_averages_begin_at_the_initial_weights(train, tmp_path, text_model):
     )
     state = torch.load(exp_dir / "2epoch.pth")
     torch.testing.assert_close(state["ema.decoder.head.weight"], state["decoder.head.weight"])
+
+
+def test_start_share_without_averages_is_refused(train, tmp_path):
+    """It would be read by nobody."""
+    with pytest.raises(UserError, match="ema_start_share: 0.2 needs averaged weights; set ema_decay"):
+        train(tmp_path / "exp", ema_start_share=0.2)
 
 
 @pytest.mark.parametrize(("accum_grad", "steps"), [(1, 6), (2, 4), (3, 2), (5, 2)])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from whisfusion_asr.errors import UserError
 from whisfusion_asr.training.ema import Shadow, attach_shadow
 
 
@@ -46,6 +47,29 @@ def test_average_by_formula(decay):
     assert int(shadow.updates) == 5
 
 
+@pytest.mark.parametrize("share", [0.15, 0.5])
+def test_share_of_the_start_weights(share):
+    """At every step (1 - s) times the plain average + s times the start weights (Wortsman et al. 2022, eq. 1)."""
+    plain, pulled = Net(), Net()
+    start = plain.last.weight.detach().clone()
+    for net, s in ((plain, 0.0), (pulled, share)):
+        attach_shadow(net, optimizer := torch.optim.SGD(net.last.parameters(), lr=0.1), 0.9, s)
+        torch.manual_seed(1)
+        path = train(net, optimizer, 20)
+    assert torch.equal(path[-1], plain.last.weight), "the training itself must not change"
+    assert not torch.allclose(plain.ema.get_buffer("last.weight"), start, atol=0.01)
+    wanted = (1 - share) * plain.ema.get_buffer("last.weight").double() + share * start.double()
+    torch.testing.assert_close(pulled.ema.get_buffer("last.weight").double(), wanted, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 1.5])
+def test_share_that_is_none(share):
+    """With 1 the averages would never move."""
+    net = Net()
+    with pytest.raises(UserError, match=f"ema_start_share: {share} is no share; give 0"):
+        attach_shadow(net, torch.optim.SGD(net.parameters(), lr=0.1), 0.9, share)
+
+
 def test_state_dict_has_the_averages_of_trainable_parameters_under_ema():
     """And they come back from it."""
     net = Net()
@@ -72,11 +96,16 @@ def test_validation_sees_the_averages_and_training_gets_its_weights_back():
 
 
 def test_restart_forgets():
-    """After the initial weights were loaded the average begins at them."""
+    """After the initial weights were loaded the average begins at them, and is drawn to them."""
     net = Net()
-    shadow = Shadow(net, 0.9)
+    shadow = Shadow(net, 0.9, start_share=0.5)
     shadow.updates += 5
     with torch.no_grad():
         net.last.weight.fill_(3.0)
     shadow.restart(net)
     assert int(shadow.updates) == 0 and torch.equal(shadow.get_buffer("last.weight"), net.last.weight)
+    for _ in range(200):
+        with torch.no_grad():
+            net.last.weight.fill_(5.0)
+        shadow.update(net)
+    torch.testing.assert_close(shadow.get_buffer("last.weight"), torch.full((1, 3), 4.0))

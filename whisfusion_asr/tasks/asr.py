@@ -106,6 +106,9 @@ class DiffusionASRTask(AbsTask):
         group.add_argument("--token_type", default="bpe", choices=["bpe", "unigram", "char"], help="unit of the text")
         group.add_argument("--bpemodel", type=str_or_none, default=None, help="sentencepiece or Whisper's token model")
         group.add_argument("--ema_decay", type=float, default=0.0, help="average of the weights over steps; 0 is off")
+        group.add_argument(
+            "--ema_start_share", type=float, default=0.0, help="share of the weights trained from, in those averages"
+        )
         for choices in cls.class_choices_list:
             choices.add_arguments(group)
         parser.set_defaults(
@@ -217,8 +220,10 @@ class DiffusionASRTask(AbsTask):
         if args.scheduler is not None:
             check_keys("scheduler_conf", args.scheduler_conf, scheduler_classes[args.scheduler], {"optimizer"})
         optimizer = build_optimizer(optim_classes[args.optim], args.optim_conf, model)
+        if args.ema_start_share and not args.ema_decay:
+            raise UserError(f"ema_start_share: {args.ema_start_share} needs averaged weights; set ema_decay, as 0.998")
         if args.ema_decay:
-            attach_shadow(model, optimizer, args.ema_decay)
+            attach_shadow(model, optimizer, args.ema_decay, args.ema_start_share)
         for part, trainable, frozen in inventory(model):
             logging.info(f"{part}: {trainable:,} trainable, {frozen:,} frozen parameters")
         return [optimizer]

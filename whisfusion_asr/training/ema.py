@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from whisfusion_asr.errors import UserError
+
 EMA = "ema"  # attribute of the model, and prefix in its state dict
 
 
@@ -15,11 +17,14 @@ class Shadow(nn.Module):
     Attached as `model.ema` they stand in the state dict as `ema.<name>`, move with `.to()`, and ordinary saving,
     resuming and averaging of files need to know nothing about them.
     decay: d; update n uses min(d, (1 + n) / (10 + n)), so that the start values are soon forgotten.
+    start_share: s; the averages stay at (1 - s) times the weights' average + s times the weights that training started
+    from (Wortsman et al. 2022, arXiv 2109.01903, eq. 1, with s = 1 - alpha): what fine-tuning on few data would lose.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float, start_share: float = 0.0) -> None:
         super().__init__()
         self.decay = decay
+        self.start_share = start_share
         self.names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
         for name in self.names:
@@ -30,6 +35,7 @@ class Shadow(nn.Module):
                     module.add_module(parent, nn.Module())
                 module = module._modules[parent]
             module.register_buffer(leaf, model.get_parameter(name).detach().clone())
+        self._keep_start(model)
 
     @torch.no_grad()
     def restart(self, model: nn.Module) -> None:
@@ -37,16 +43,24 @@ class Shadow(nn.Module):
         self.updates.zero_()
         for name in self.names:
             self.get_buffer(name).copy_(model.get_parameter(name))
+        self._keep_start(model)
+
+    def _keep_start(self, model: nn.Module) -> None:
+        # Not in the state dict: a resumed training builds the same start again before it reads its checkpoint.
+        names = self.names if self.start_share else []
+        self.start = {name: model.get_parameter(name).detach().clone() for name in names}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """average += (1 - d) (weight - average); called after each optimiser step."""
+        """average += (1 - d) ((1 - s) weight + s start - average); called after each optimiser step."""
         self.updates += 1
         # A tensor, not a number: reading the counter would make the GPU wait at every step.
         share = 1.0 - ((1.0 + self.updates) / (10.0 + self.updates)).clamp(max=self.decay)
         for name in self.names:
-            average = self.get_buffer(name)
-            average.lerp_(model.get_parameter(name), share.to(average.dtype))
+            average, weight = self.get_buffer(name), model.get_parameter(name)
+            if self.start_share:
+                weight = weight.lerp(self.start[name], self.start_share)
+            average.lerp_(weight, share.to(average.dtype))
 
     @contextmanager
     def in_place(self, model: nn.Module) -> Iterator[None]:
@@ -63,9 +77,16 @@ class Shadow(nn.Module):
             parameter.data, average.data = average.data, parameter.data
 
 
-def attach_shadow(model: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> Shadow:
-    """Add `model.ema` and update it after every step of the optimiser."""
-    shadow = Shadow(model, decay)
+def attach_shadow(
+    model: nn.Module, optimizer: torch.optim.Optimizer, decay: float, start_share: float = 0.0
+) -> Shadow:
+    """Add `model.ema` and update it after every step of the optimiser.
+
+    Raises UserError: a share that is none.
+    """
+    if not 0.0 <= start_share < 1.0:
+        raise UserError(f"ema_start_share: {start_share} is no share; give 0 (off) or more, and less than 1")
+    shadow = Shadow(model, decay, start_share)
     model.add_module(EMA, shadow)
     optimizer.register_step_post_hook(lambda *_: shadow.update(model))
     return shadow

@@ -4,6 +4,7 @@ Behaviour comes from files in the recipe: `fail_<command>` holds `<code> [job]`,
 """
 
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -46,6 +47,8 @@ def run() -> None:
     if MODULE == "data" and WORDS[0] == "validate":
         lines = Path(WORDS[1], "utt2spk").read_text().splitlines()
         write(WORDS[1], utt2num_samples="".join(f"{line.split()[0]} 16000\n" for line in lines))
+    elif MODULE == "data" and WORDS[0] == "perturb_speed":
+        shutil.copytree(WORDS[1], WORDS[2])
     elif MODULE == "train_tokens":
         write(OPTIONS["out"], tokens__txt="<eos>\n<unk>\na\n", tokens__model="m")
     elif MODULE == "import_model" and "smdm" in OPTIONS:

@@ -59,6 +59,20 @@ def test_all_stages_run_the_commands_in_order_and_a_second_time_none(recipe: Rec
     assert again.count("is up to date") == output.count(" is done in ") == 15
 
 
+def test_speeds_make_the_set_that_is_trained_on(recipe: Recipe) -> None:
+    """The corpus' set is checked first; every later stage, and only it, takes the set with the copies."""
+    recipe.run("--speed_perturb_factors", "0.9 1.0 1.1")
+    calls = recipe.calls()
+    perturb = calls.index("data perturb_speed data/train data/train_sp --factors 0.9 1.0 1.1 --nj 2")
+    assert calls.index("data filter data/train --min_seconds 0.1 --max_seconds 30.0 --max_loss 0.05") < perturb
+    assert any(call.startswith("data filter data/train_sp ") for call in calls[perturb:])
+    later = " ".join(calls[perturb + 1 :])
+    assert "dump/states/train_sp,states,states" in later and "--text data/train_sp/text" in later
+    assert "data/train/" not in later and "data/train " not in later
+    recipe.run("--speed_perturb_factors", "0.9 1.0 1.1")
+    assert recipe.calls() == []
+
+
 def test_words_of_the_commands(recipe: Recipe) -> None:
     changed = ("--asr_args", "--max_epoch 2", "--inference_args", "sampler_conf.candidates=5")
     recipe.run("--corpus_dir", "/c", "--whisper_dir", "/w", *changed)

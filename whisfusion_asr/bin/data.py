@@ -1,4 +1,4 @@
-"""Kaldi data directories: check, mend, filter, split, choose, combine, and make them of your own files.
+"""Kaldi data directories: check, mend, filter, split, choose, combine, perturb, and make them of your own files.
 
 python -m whisfusion_asr.bin.data validate data/train
 python -m whisfusion_asr.bin.data fix data/train
@@ -6,6 +6,7 @@ python -m whisfusion_asr.bin.data filter data/train --min_seconds 0.1 --max_seco
 python -m whisfusion_asr.bin.data split data/test 4
 python -m whisfusion_asr.bin.data subset --shortest data/train 100 data/train_short
 python -m whisfusion_asr.bin.data combine data/all data/train data/more
+python -m whisfusion_asr.bin.data perturb_speed data/train data/train_sp --factors 0.9 1.0 1.1
 python -m whisfusion_asr.bin.data spk2utt data/train/utt2spk > data/train/spk2utt
 python -m whisfusion_asr.bin.data from_folder --wavs DIR --transcripts FILE --out data/train
 python -m whisfusion_asr.bin.data from_tsv --tsv FILE --out data/train
@@ -19,6 +20,7 @@ from pathlib import Path
 from whisfusion_asr.bin.arguments import boolean, command_parser
 from whisfusion_asr.data import imports, kaldi_dir
 from whisfusion_asr.data.fix import fix
+from whisfusion_asr.data.speed import perturb_speed
 from whisfusion_asr.data.tables import counted, format_table, read_table, write_table
 from whisfusion_asr.data.validate import inspect, invert
 from whisfusion_asr.errors import UserError, exits_cleanly
@@ -73,6 +75,11 @@ def _add_choices(commands: argparse._SubParsersAction) -> None:
     union = _add(commands, "combine", _combine, "OUT SRC...: the union of directories")
     union.add_argument("out")
     union.add_argument("dirs", nargs="+")
+    speed = _add(commands, "perturb_speed", _perturb_speed, "SRC OUT: copies that speak slower and faster")
+    speed.add_argument("dir", metavar="SRC")
+    speed.add_argument("out")
+    speed.add_argument("--factors", type=float, nargs="+", required=True, help="of the speed; 1 is SRC as it is")
+    speed.add_argument("--nj", type=int, help="processes (default: one for each core)")
     inverse = _add(commands, "spk2utt", _spk2utt, "print the inverse of an utt2spk file")
     inverse.add_argument("utt2spk")
 
@@ -134,6 +141,12 @@ def _combine(args: argparse.Namespace) -> None:
     for line in kaldi_dir.combine(args.out, args.dirs):
         print(f"warning: {line}", file=sys.stderr)
     print(f"{args.out}: combined {len(args.dirs)} directories")
+
+
+def _perturb_speed(args: argparse.Namespace) -> None:
+    for line in perturb_speed(args.dir, args.out, args.factors, args.nj):
+        print(f"warning: {line}", file=sys.stderr)
+    print(f"{args.out}: {args.dir} at the speeds {' '.join(f'{factor:g}' for factor in args.factors)}")
 
 
 def _spk2utt(args: argparse.Namespace) -> None:

@@ -49,6 +49,12 @@ class Commands:
         limits = ("--min_seconds", o.min_wav_duration, "--max_seconds", o.max_wav_duration)
         return self.module("data", "filter", self.layout.data(name), *limits, "--max_loss", o.max_data_loss)
 
+    def perturb_speed(self) -> list[str]:
+        """Make the set that is trained on of the training set at several speeds."""
+        o, factors = self.options, self.options.words("speed_perturb_factors")
+        sets = (self.layout.data(o.train_set), self.layout.data(o.training_set))
+        return self.module("data", "perturb_speed", *sets, "--factors", *factors, "--nj", o.nj)
+
     def tokens(self) -> list[str]:
         """Train the token model, or take the published one."""
         o, extra = self.options, self.options.words("token_text")
@@ -62,7 +68,7 @@ class Commands:
         size = {"char": (), "whisper": ("--whisper_dir", o.whisper_dir)}.get(o.token_type, ("--vocab_size", o.nbpe))
         return self.module(
             "train_tokens",
-            *("--text", self.layout.data(o.train_set) / "text"),
+            *("--text", self.layout.data(o.training_set) / "text"),
             *(("--plain_text", *extra) if extra else ()),
             *("--token_type", o.token_type),
             *size,
@@ -114,7 +120,7 @@ class Commands:
             *self._decoder_weights(config, arguments),
             *("--token_type", "char" if o.token_type == "char" else "bpe", "--token_list", tokens / "tokens.txt"),
             *model,
-            *self._training_data("train", o.train_set, data),
+            *self._training_data("train", o.training_set, data),
             *self._training_data("valid", o.valid_set, data),
             *("--ngpu", o.ngpu, "--resume", "true", "--seed", o.seed),
             *(("--multiprocessing_distributed", "true") if o.ngpu > 1 or o.num_nodes > 1 else ()),
@@ -201,7 +207,7 @@ class Commands:
 
     def _width(self) -> tuple[str, ...]:
         """Width of the dumped states, so that one YAML serves encoders of any size."""
-        meta = self.layout.states(self.options.train_set) / "meta.json"  # not there yet in a dry run before the dump
+        meta = self.layout.states(self.options.training_set) / "meta.json"  # not there yet in a dry run before the dump
         width = json.loads(meta.read_text(encoding="utf-8")).get("width") if meta.is_file() else None
         return () if width is None else ("--encoder_conf", f"size={width}")
 
@@ -260,7 +266,7 @@ class Commands:
     def text_bound(self) -> list[str]:
         """The text model's bound on a few validation sentences, beside n-grams of the training's; takes seconds."""
         o, text, model = self.options, self.layout.text, self.layout.text_model
-        texts = ("--text", text(o.valid_set) / "text", "--train_text", text(o.train_set) / "text")
+        texts = ("--text", text(o.valid_set) / "text", "--train_text", text(o.training_set) / "text")
         few = ("--max_sentences", 200, "--max_train_sentences", 20000, "--draws", 4)
         out = ("--out", model / "text_bound.json")
         return self.module("evaluate_text", "--exp_dir", model, *texts, *few, *out, *self._device())

@@ -41,7 +41,7 @@ class EspnetSteps:
         self._check_tokens()
         config = find_config(o.need("asr_config", "train_decoder"))
         settings, out = read_settings(config, o.asr_args), layout.model
-        sets = (o.train_set, o.valid_set)
+        sets = (o.training_set, o.valid_set)
         epochs = settings.get("max_epoch", 40)  # ESPnet's default
         job = Job(tuple(self._train_words(config)), out / "train.log", submit="cuda_cmd", gpus=o.ngpu,
                   nodes=o.num_nodes, epochs=epochs)
@@ -122,7 +122,7 @@ class EspnetSteps:
     def _train_words(self, config: Path) -> list[str]:
         o, layout = self.steps.options, self.steps.layout
         data: list[object] = []
-        for role, name in (("train", o.train_set), ("valid", o.valid_set)):
+        for role, name in (("train", o.training_set), ("valid", o.valid_set)):
             speech, kind = self._speech(name)
             for triple in (f"{speech},speech,{kind}", f"{layout.data(name) / 'text'},text,text"):
                 data += [f"--{role}_data_path_and_name_and_type", triple]

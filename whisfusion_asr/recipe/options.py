@@ -61,6 +61,7 @@ class Options:
     min_wav_duration: float = _option(0.1, "shorter training and validation utterances are dropped (seconds)")
     max_wav_duration: float = _option(30.0, "longer training and validation utterances are dropped (seconds)")
     max_data_loss: float = _option(0.05, "largest share of a set that may be dropped before it is an error")
+    speed_perturb_factors: str = _option("", "speeds of copies (0.9 1.0 1.1) to train on, as TRAIN_SET_sp (stage 0)")
     # Tokens and parts
     token_type: str = _option("unigram", "unigram, bpe or char; llama: as published; whisper: of whisper_dir's model")
     nbpe: int = _option(500, "number of tokens (unigram and bpe)")
@@ -111,6 +112,11 @@ class Options:
         """The blank-separated values of an option, each once."""
         return list(dict.fromkeys(getattr(self, name).split()))
 
+    @property
+    def training_set(self) -> str:
+        """The set that is trained on: train_set, or what stage data makes of it."""
+        return f"{self.train_set}_sp" if self.train_set and self.speed_perturb_factors else self.train_set
+
     def need(self, name: str, stage: str) -> str:
         """Value of an option that a stage cannot do without."""
         if not getattr(self, name):
@@ -119,10 +125,7 @@ class Options:
 
     def check(self) -> None:
         """Refuse combinations that no stage can run; raises UserError naming the options."""
-        if self.train_set and self.train_set == self.valid_set:
-            raise UserError(f"--train_set and --valid_set are both {self.train_set}; they must differ")
-        if self.train_set and self.train_set in self.words("test_sets"):
-            raise UserError(f"--test_sets contains the training set {self.train_set}")
+        self._check_sets()
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 known = ", ".join(filter(None, allowed))
@@ -158,6 +161,15 @@ class Options:
                 raise UserError(f"--compare {word}: expected NAME=DIR, as in ar=exp/asr/decode_ar")
         if self.inference_tag and len(self.words("inference_config")) > 1:
             raise UserError("--inference_tag names one directory, but --inference_config holds several files")
+
+    def _check_sets(self) -> None:
+        if self.train_set and self.train_set == self.valid_set:
+            raise UserError(f"--train_set and --valid_set are both {self.train_set}; they must differ")
+        if self.train_set and self.train_set in self.words("test_sets"):
+            raise UserError(f"--test_sets contains the training set {self.train_set}")
+        for word in self.words("speed_perturb_factors"):
+            if not re.fullmatch(r"\d*\.?\d+", word):
+                raise UserError(f"--speed_perturb_factors {word}: expected numbers as in 0.9 1.0 1.1")
 
 
 def build_options(*layers: Mapping[str, Any]) -> Options:

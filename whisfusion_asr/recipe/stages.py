@@ -7,6 +7,7 @@ from whisfusion_asr.errors import UserError
 from whisfusion_asr.recipe import espnet
 from whisfusion_asr.recipe.comparison import compare_steps
 from whisfusion_asr.recipe.options import Options
+from whisfusion_asr.recipe.preparation import data_steps
 from whisfusion_asr.recipe.publishing import publish
 from whisfusion_asr.recipe.step import Step
 from whisfusion_asr.recipe.steps import Steps
@@ -28,7 +29,7 @@ class Stage:
 
 
 STAGES = (
-    Stage(0, "data", "the corpus, local/data.sh", "data/<set>", "minutes; hours for a download", Steps.data),
+    Stage(0, "data", "the corpus, local/data.sh", "data/<set>", "minutes; hours for a download", data_steps),
     Stage(1, "parts", "data/<train>/text", "token model, encoder, text model", "minutes to a day", Steps.parts),
     Stage(2, "dump", "data/<set>, encoder", "dump/states/<set>", "1/10 to 1/200 of the audio", Steps.dump),
     Stage(

@@ -14,18 +14,16 @@ from whisfusion_asr.recipe.estimates import (
     encoder_facts,
     hub_download,
     set_size,
-    told_download,
     training_costs,
 )
 from whisfusion_asr.recipe.jobs import Job
 from whisfusion_asr.recipe.layout import Layout
 from whisfusion_asr.recipe.options import Options
-from whisfusion_asr.recipe.settings import described_downloads, find_config, read_decoding_settings, read_settings
+from whisfusion_asr.recipe.settings import find_config, read_decoding_settings, read_settings
 from whisfusion_asr.recipe.step import Step
 from whisfusion_asr.recipe.text_bound import text_bound_steps
 
 WEIGHTS = "valid.loss.ave.pth"  # what a training leaves for the next step
-_DATA_FILES = ("wav.scp", "text", "utt2spk", "utt2num_samples")
 
 
 @dataclass(frozen=True)
@@ -52,32 +50,9 @@ class Steps:
 
     @property
     def sets(self) -> list[str]:
-        """All data sets, each once."""
+        """The data sets that are trained on, decoded and scored, each once."""
         o = self.options
-        return list(dict.fromkeys(name for name in (o.train_set, o.valid_set, *o.words("test_sets")) if name))
-
-    def data(self) -> Iterator[Step]:
-        """Stage 0: the corpus' own script; sets are labelled if asked, validated, and filtered unless for tests."""
-        o, run = self.options, self.commands
-        jobs = [Job(tuple(run.local_data()))]
-        for name in self.sets:
-            jobs += self._labelling(name) if o.labels else ()
-            jobs.append(Job(tuple(run.validate(name))))
-            if name in (o.train_set, o.valid_set):
-                jobs.append(Job(tuple(run.filter(name))))
-        names = ["corpus_dir", "local_data_opts", "min_wav_duration", "max_wav_duration", "max_data_loss"]
-        names += ["labels", "relabel", "label_args", "whisper_dir", "lang"] if o.labels else []
-        script = Path("local/data.sh")
-        own = sorted(p for p in (*Path("local").rglob("*"), Path("db.sh")) if p.is_file() and p.suffix != ".pyc")
-        yield Step(
-            title=" ".join(self.sets),
-            out=Path(o.datadir),
-            jobs=tuple(jobs),
-            settings={name: getattr(o, name) for name in names} | {"sets": self.sets},
-            reads=dict.fromkeys([script, *own], ""),
-            writes=tuple(self.layout.data(name) / file for name in self.sets for file in _DATA_FILES),
-            costs=() if o.corpus_dir else tuple(map(told_download, described_downloads(script))),
-        )
+        return list(dict.fromkeys(name for name in (o.training_set, o.valid_set, *o.words("test_sets")) if name))
 
     def parts(self) -> Iterator[Step]:
         """Stage 1: token models, encoder, text diffusion model."""
@@ -89,7 +64,7 @@ class Steps:
         if self.options.smdm:
             yield self._imported_text()
         if self.options.text_config:
-            yield self._text(self.options.train_set, self.options.text_data)
+            yield self._text(self.options.training_set, self.options.text_data)
             yield self._text(self.options.valid_set, self.options.text_valid)
             yield self._training("parts", "text", self.layout.text_model, "text")
             yield from text_bound_steps(self)
@@ -169,12 +144,6 @@ class Steps:
         self.options.need("inference_config", "score")
         return [(c, s) for c in self.options.words("inference_config") for s in self.options.words("test_sets")]
 
-    def _labelling(self, name: str) -> tuple[Job, Job]:
-        o, log = self.options, self.layout.labels(name) / "logdir" / "label.JOB.log"
-        gpu = {"gpus": o.ngpu, "submit": "cuda_cmd" if o.ngpu else "decode_cmd"}
-        return (Job(tuple(self.commands.label(name, "--job", "JOB")), log, o.nj, **gpu),
-                Job(tuple(self.commands.label(name, "--merge", "true"))))
-
     def _tokens(self) -> Step:
         o, out = self.options, self.layout.tokens
         more = {Path(path): self._maker(path) for path in o.words("token_text")}
@@ -192,7 +161,7 @@ class Steps:
             out=out,
             jobs=(Job(tuple(self.commands.tokens()), out / "train_tokens.log"),),
             settings={"token_type": o.token_type} | size.get(o.token_type, {"nbpe": o.nbpe}) | form,
-            reads=own if published else {self.layout.data(o.train_set) / "text": "data"} | more,
+            reads=own if published else {self.layout.data(o.training_set) / "text": "data"} | more,
             writes=tuple(out / file for file in files),
             costs=hub_download(o.tokenizer_model or LLAMA) if published else (),
         )
@@ -253,13 +222,13 @@ class Steps:
         settings = read_settings(find_config(config), arguments)
         words = self.commands.train(config, out, data, tuple(init or ()), arguments)
         made_by = {"states": "dump", "audio": "data", "text": "parts"}[data]
-        files = {file: made_by for s in (o.train_set, o.valid_set) for file in self.commands.training_files(s, data)}
-        sets = (o.train_set, o.valid_set) if data != "text" else ()
+        files = {file: made_by for s in (o.training_set, o.valid_set) for file in self.commands.training_files(s, data)}
+        sets = (o.training_set, o.valid_set) if data != "text" else ()
         texts = {file: "data" for s in sets for file in (self.layout.data(s) / "text", *self.layout.utt2lang(s))}
         weights = {Path(file.split(":")[0]): writer for file, writer in (init or {}).items()}
         if data == "audio" and self.layout.encoder_is_imported:
             weights |= dict.fromkeys(self._encoder_files(), "parts")
-        own = {"seed": o.seed, "tokens": str(self.layout.tokens), "sets": [o.train_set, o.valid_set]}
+        own = {"seed": o.seed, "tokens": str(self.layout.tokens), "sets": [o.training_set, o.valid_set]}
         epochs = settings.get("max_epoch", 40)  # ESPnet's default
         job = Job(
             tuple(words),
@@ -281,7 +250,7 @@ class Steps:
             training=True,
             record=out,
             notes=(f"settings: {find_config(config)} (stage {stage})",),
-            costs=training_costs(set_size(self.layout.data(o.train_set)), self._vocab(), settings),
+            costs=training_costs(set_size(self.layout.data(o.training_set)), self._vocab(), settings),
         )
 
     def _vocab(self) -> int | None:

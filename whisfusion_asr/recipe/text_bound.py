@@ -21,12 +21,12 @@ def text_bound_steps(steps: "Steps") -> Iterator[Step]:
     if settings.get("decoder", "diffusion") != "diffusion":
         return
     words, log = tuple(steps.commands.text_bound()), out / "text_bound.log"
-    texts = [layout.text(name) / "text" for name in (o.valid_set, o.train_set)]
+    texts = [layout.text(name) / "text" for name in (o.valid_set, o.training_set)]
     yield Step(
         title=f"bound of {out.name}",
         out=out,
         jobs=(Job(words, log, submit="cuda_cmd" if o.ngpu else "train_cmd", gpus=min(o.ngpu, 1)),),
-        settings={"sets": [o.valid_set, o.train_set]},
+        settings={"sets": [o.valid_set, o.training_set]},
         reads=dict.fromkeys([*texts, out / "valid.loss.ave.pth", out / "config.yaml"], "parts"),
         writes=(out / "text_bound.json",),
         stamp_name=".bound.stamp.json",

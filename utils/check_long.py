@@ -17,8 +17,8 @@ import numpy as np
 import soundfile
 
 from whisfusion_asr.api import SAMPLE_RATE, Speech2Text
-from whisfusion_asr.bin.arguments import add_draft_options, command_parser
-from whisfusion_asr.config import read_yaml
+from whisfusion_asr.bin.arguments import command_parser
+from whisfusion_asr.bin.recogniser import add_recogniser_options, open_recogniser
 from whisfusion_asr.data.audio import AudioTable
 from whisfusion_asr.data.tables import read_table
 from whisfusion_asr.errors import exits_cleanly
@@ -58,18 +58,13 @@ def told(references: list[str], hypothesis: list[str], normalizer: str) -> str:
 def main() -> None:
     """Run the measurement and print a line for the utterances and one for each long file."""
     parser = command_parser(__doc__)
-    parser.add_argument("--exp_dir", required=True, help="trained model")
-    parser.add_argument("--encoder_dir", required=True, help="encoder of its states")
-    add_draft_options(parser)
-    parser.add_argument("--config", help="decoding YAML; default: the usual one for the model")
+    add_recogniser_options(parser)
     parser.add_argument("--data_dir", required=True, help="set that is joined")
     parser.add_argument("--times", type=int, nargs="+", default=[1], help="repetitions of the set in a file")
     parser.add_argument("--window", type=float, help="seconds decoded at a time; default: what suits the model")
     parser.add_argument("--normalizer", default="whisper_en", help="of both sides before they are compared")
     args = parser.parse_args()
-    draft = {"draft_dir": args.draft_dir, "draft_model": args.draft_model} if args.draft_dir else {}
-    model = Speech2Text(args.exp_dir, inference=read_yaml(args.config) if args.config else None,
-                        encoder_dir=args.encoder_dir, **draft)
+    model = open_recogniser(args)
     audio, texts = AudioTable(args.data_dir), read_table(Path(args.data_dir) / "text")
     references = list(texts.values())
     print("utterance by utterance:", told(references, list(in_pieces(model, audio, list(texts))), args.normalizer))

@@ -10,9 +10,9 @@ from itertools import product
 
 import numpy as np
 
-from whisfusion_asr.api import SAMPLE_RATE, Speech2Text
-from whisfusion_asr.bin.arguments import add_draft_options, command_parser
-from whisfusion_asr.config import read_yaml
+from whisfusion_asr.api import SAMPLE_RATE
+from whisfusion_asr.bin.arguments import command_parser
+from whisfusion_asr.bin.recogniser import add_recogniser_options, open_recogniser
 from whisfusion_asr.errors import exits_cleanly
 
 COLOURS = {"white": 0.0, "pink": 1.0, "brown": 2.0}  # power falls with this power of the frequency
@@ -43,14 +43,9 @@ def noises() -> Iterator[tuple[str, np.ndarray]]:
 def main() -> None:
     """Transcribe all noises and count."""
     parser = command_parser(__doc__)
-    parser.add_argument("--exp_dir", required=True, help="trained model")
-    parser.add_argument("--encoder_dir", required=True, help="encoder of its states")
-    add_draft_options(parser)
-    parser.add_argument("--config", help="decoding YAML; default: the usual one for the model")
+    add_recogniser_options(parser)
     args = parser.parse_args()
-    draft = {"draft_dir": args.draft_dir, "draft_model": args.draft_model} if args.draft_dir else {}
-    model = Speech2Text(args.exp_dir, inference=read_yaml(args.config) if args.config else None,
-                        encoder_dir=args.encoder_dir, **draft)
+    model = open_recogniser(args)
     texts = {name: model(samples, name)[0][0] for name, samples in noises()}
     for name, text in texts.items():
         if text:

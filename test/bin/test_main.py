@@ -11,7 +11,7 @@ BIN = Path(script.__file__).parent
 
 
 def test_the_list_is_complete():
-    files = {path.stem for path in BIN.glob("*.py")} - {"__init__", "main", "arguments"}
+    files = {path.stem for path in BIN.glob("*.py")} - {"__init__", "main", "arguments", "recogniser"}
     assert {script.MODULES.get(name, name) for name in script.COMMANDS} == files
     assert set(script.MODULES) <= set(script.COMMANDS)
 

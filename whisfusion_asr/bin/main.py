@@ -12,7 +12,7 @@ from whisfusion_asr.errors import UserError, exits_cleanly
 # In the order of the work. Only these lines are read for --help; a command's module is imported when it is called.
 COMMANDS = {
     "recipe": "run the stages of a recipe (what run.sh calls)",
-    "data": "validate, filter, fix, split and combine Kaldi data directories, or make one",
+    "data": "validate, filter, fix, split, combine, perturb or make Kaldi data directories",
     "train_tokens": "train a token model and write its token list",
     "prepare_text": "write text and its token counts for training the text model",
     "import_encoder": "take a frozen encoder from public weights",

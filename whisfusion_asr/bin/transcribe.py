@@ -9,22 +9,12 @@ the CTC head, or by the decoder's cross-attention where there is none.
 """
 
 import sys
-from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
-from whisfusion_asr.api import Speech2Text
-from whisfusion_asr.bin.arguments import (
-    add_draft_options,
-    add_encoder_option,
-    add_model_options,
-    add_running_options,
-    command_parser,
-    running_options,
-)
-from whisfusion_asr.config import read_yaml
+from whisfusion_asr.bin.arguments import command_parser
+from whisfusion_asr.bin.recogniser import add_recogniser_options, open_recogniser
 from whisfusion_asr.data.audio import Recording
 from whisfusion_asr.decoding.subtitles import FORMATS, render
 from whisfusion_asr.errors import UserError, exits_cleanly
@@ -37,26 +27,19 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = command_parser(__doc__)
     parser.add_argument("files", nargs="+", help="audio files")
-    add_model_options(parser)
-    parser.add_argument("--model_file", default="valid.loss.ave.pth", help="weights inside exp_dir")
-    add_draft_options(parser)
-    add_encoder_option(parser)
-    parser.add_argument("--config", help="decoding YAML; default: the packed one, or the usual one for the model")
-    parser.add_argument("--lang", help="language to write, for a model of several")
+    add_recogniser_options(parser)
     parser.add_argument("--format", default="txt", choices=list(FORMATS), help="what is written")
     parser.add_argument("--out", type=Path, help="folder for one file per input; default: print")
     window = f"seconds decoded at a time; default: {WINDOW:g}, or as many as the training's longest utterance had"
     parser.add_argument("--window", type=float, help=window)
     parser.add_argument("--overlap", type=float, help="seconds that neighbouring windows share; default: "
                         f"{OVERLAP:g}, a third of a window at most")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    add_running_options(parser)
     args = parser.parse_args(argv)
     names = [Path(file).stem for file in args.files]
     if args.out and len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"--out {args.out}: two files are named {twice}; transcribe them into different folders")
-    speech2text = _recogniser(args)
+    speech2text = open_recogniser(args)
     for file, name in zip(args.files, names, strict=True):
         duration = Recording(file).duration
         with tqdm(total=round(duration, 1), unit="s", desc=name, disable=not sys.stderr.isatty()) as bar:
@@ -68,20 +51,6 @@ def main(argv: list[str] | None = None) -> None:
             continue
         with atomic_write(args.out / f"{name}.{args.format}") as out:
             out.write(text)
-
-
-def _recogniser(args: Namespace) -> Speech2Text:
-    """The model that the command line names."""
-    given: dict[str, Any] = {"lang": args.lang, "running": running_options(args)}
-    if args.config:
-        given["inference"] = read_yaml(args.config)
-    if args.encoder_dir:
-        given["encoder_dir"] = args.encoder_dir
-    if args.draft_dir:
-        given |= {"draft_dir": args.draft_dir, "draft_model": args.draft_model}
-    if args.model:
-        return Speech2Text.from_pretrained(args.model, args.device, **given)
-    return Speech2Text(args.exp_dir, args.model_file, device=args.device, **given)
 
 
 def _show(bar: tqdm, seconds: float) -> None:

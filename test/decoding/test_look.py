@@ -130,6 +130,21 @@ def test_a_superfluous_word_is_left_out_without_a_pass():
         [3, 4, 0, 5, 0, 0, 0, 0, 0], [3, 4, 5, 0, 0, 0, 0, 0, 0]], "as long as the canvas"
 
 
+@pytest.mark.parametrize("looks", [1, None])
+@pytest.mark.parametrize("stands", [False, True])
+def test_a_phrase_on_both_sides_of_a_gap_is_said_once(looks, stands):
+    """3 4 5 was heard as 3 7 3 4 5: with the 7 mended to a 4 and nothing in the gap the rest has been said already."""
+    asked_for = {7: 3}  # the wrong word foretells what follows it
+    draft = Given([3, 7, 3, 4, 5], [False, False, stands, False, False], [0.9] * 5)
+    found, both, _ = looked(certain([0] * 9, VOCAB), reciting([3, 4, 5], asked_for), 9, draft, looks=looks)
+    mask = PLAIN.mask_id
+    assert both.seen[0][0].tolist() == [3, 4, mask, mask, mask, 3, 4, 5, 0]
+    if stands:
+        assert found.candidates[0].tokens[:5] != [3, 4, 5]
+    else:
+        assert found.candidates[0].tokens == [3, 4, 5] and found.passes == 2 + (looks is None)
+
+
 def test_the_text_ends_where_the_first_wrong_word_is_an_end_and_goes_on_where_none_was():
     found, both, _ = looked(certain([0] * 9, VOCAB), reciting([3, 4]), 9, draft_of([3, 4, 6, 7]))
     assert found.candidates[0].tokens == [3, 4] and both.seen == [] and found.passes == 1

@@ -109,10 +109,10 @@ def test_the_canvas_that_the_network_sees(run):
 
 def test_entropies_of_a_gap_are_summed_with_its_first_slot(run):
     """Slots of .325 nats: 2 fit into 0.7, 1 into 0.6; the first one is taken even if it does not fit at all."""
-    unsure = [0.0, 0.9, 0.1, 0.0]
+    unsure = [[0.0, 0.9, 0.1, 0.0], [0.0, 0.1, 0.9, 0.0]]
     entropy = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1))
     for gamma, passes in ((2.1 * entropy, 4), (1.9 * entropy, 8), (0.5 * entropy, 8), (3.1 * entropy, 3)):
-        found, _ = run(spread([unsure] * 8), 8, CanvasSpec(4), "gaps", ahead=3, gamma=gamma)
+        found, _ = run(spread(unsure * 4), 8, CanvasSpec(4), "gaps", ahead=3, gamma=gamma)
         assert found.passes == passes and found.flags == ["canvas_full"]
 
 
@@ -140,13 +140,23 @@ def test_known_words_with_an_end_have_no_gap_behind_them(run):
     assert found.candidates[0].tokens == [3, 4] and found.passes == 0 and predict.seen == []
 
 
-ENDLESS = [[0.0, 0.0, 0.4, 0.6]] * 9
+@pytest.mark.parametrize(
+    ("says", "passes"), [([1, 1, 1], 3), ([1, 2, 2], 2), ([1, 2, 1], 1), ([1, 1, 2], 2), ([2, 2, 2], 3)]
+)
+def test_neighbours_that_say_the_same_are_not_taken_together(run, says, passes):
+    """However sure the network is of both."""
+    rows = torch.nn.functional.one_hot(torch.tensor([*says, 0, 0, 0, 0, 0]), 4).float().tolist()
+    found, _ = run(spread(rows), 8, CanvasSpec(4), "gaps", ahead=4, gamma=INFINITE)
+    assert found.candidates[0].tokens == says and found.passes == passes
+
+
+ENDLESS = ([[0.0, 0.0, 0.4, 0.6], [0.0, 0.0, 0.6, 0.4]] * 5)[:9]
 
 
 @pytest.mark.parametrize(("gamma", "passes"), [(0.0, 9), (INFINITE, 3)])
 def test_a_network_that_never_ends_is_stopped_by_the_canvas(run, gamma, passes):
     found, predict = run(spread(ENDLESS), 9, CanvasSpec(4), "gaps", ahead=3, gamma=gamma)
-    assert found.candidates[0].tokens == [3] * 9 and found.flags == ["canvas_full"]
+    assert found.candidates[0].tokens == [3, 2, 3, 2, 3, 2, 3, 2, 3] and found.flags == ["canvas_full"]
     assert found.passes == passes and all((canvas == 4).sum() >= 1 for canvas in predict.seen)
 
 
@@ -183,7 +193,7 @@ def test_the_last_pass_takes_what_it_shows(run, limit, flag):
         limits = EngineLimits(budget=2.5, clock=lambda: next(times))
         jobs = [Job("utt", start_canvas(9, CanvasSpec(4)))]
         (found,) = decode(FakePredict(spread(ENDLESS)), jobs, CanvasSpec(4), Sampler.of("gaps", {"gamma": 0.0}), limits)
-    assert found.candidates[0].tokens == [3] * 4 and found.passes == 2 and found.flags == [flag]
+    assert found.candidates[0].tokens == [3, 2, 3, 2] and found.passes == 2 and found.flags == [flag]
     found, _ = run(knowing([3, 4], PLAIN), 9, PLAIN, "gaps", gamma=0.0, max_passes=3)
     assert found.candidates[0].tokens == [3, 4] and found.flags == [], "complete at the last pass by itself"
 

@@ -5,8 +5,11 @@ there, and the end token where nothing more is: that closes the gap. So does the
 network that reads on behind the gap would write the rest of the text a second time. No length is needed in advance, and
 all gaps are written at once. An empty canvas is a single gap. The network must have been trained on such canvases.
 
+Slots beside each other that say the same are not taken in one pass: in parallel they know nothing of each other.
+
 With `looks` the network, under a causal mask, then reads what stands there: all of it in one pass, as speculative
 decoding (arXiv 2211.17192) verifies a draft. Where it would have gone on differently it does, and opens a gap behind.
+A phrase that then stands on both sides of the gap was written there because it had been misheard behind it.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -26,6 +29,7 @@ from whisfusion_asr.diffusion.gaps import GapRule
 from whisfusion_asr.errors import UserError
 
 TRAINED = GapRule().ahead
+REPEATED = 8  # tokens of the longest phrase that is looked for behind itself
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ def gaps_fill(start: Start, spec: CanvasSpec, options: GapsOptions) -> Fill:
         if progress.over:
             parts = [_Part(_text(parts))]  # each mended token as a mere substitution
         yield from _write(parts, start, spec, options, progress)
+        parts = _said_once(parts)
     return _filled(parts, start, spec, tuple(dict.fromkeys(progress.flags)))
 
 
@@ -158,7 +163,7 @@ def _write(parts: Sequence[_Part], start: Start, spec: CanvasSpec, options: Gaps
         progress.over = answer.last or progress.passes == options.max_passes
         for part, (first, behind) in zip(gaps, slots, strict=True):
             tokens, sure = answer.token[0, first:behind].tolist(), answer.probability[0, first:behind].tolist()
-            count = _within(answer.entropy[0, first:behind].tolist(), options.gamma)
+            count = _taken(tokens, answer.entropy[0, first:behind].tolist(), options.gamma)
             part.take(tokens[:count], sure[:count], spec.eos_id)
             if progress.over and part.open:
                 part.take(tokens[count:], sure[count:], spec.eos_id)
@@ -241,9 +246,30 @@ def _text(parts: Sequence[_Part]) -> list[_Token]:
     return [token for part in parts for token in part.tokens]
 
 
-def _within(entropy: Sequence[float], gamma: float) -> int:
-    """How many slots of a gap are taken: the first one, and those after it while the sum stays within gamma."""
-    return max(1, len(list(takewhile(lambda total: total <= gamma, accumulate(entropy)))))
+def _taken(tokens: Sequence[int], entropy: Sequence[float], gamma: float) -> int:
+    """How many slots of a gap are taken: the first one, and those after it while the sum stays within gamma and none
+    says what its left neighbour says."""
+    within = len(list(takewhile(lambda total: total <= gamma, accumulate(entropy))))
+    return next((slot for slot in range(1, within) if tokens[slot] == tokens[slot - 1]), max(1, within))
+
+
+def _said_once(parts: Sequence[_Part]) -> list[_Part]:
+    """The closed parts as one. Where a gap was, a phrase that stands on both sides is left out behind it.
+
+    A phrase: two tokens or more. One that was said twice comes back when the text is looked at again.
+    """
+    text, gone, least = _text(parts), 0, 0
+    for edge in accumulate(len(part.tokens) for part in parts[:-1]):
+        place = max(edge - gone, least)
+        for size in range(min(REPEATED, place, len(text) - place), 1, -1):
+            copy = text[place : place + size]
+            if [token.id for token in copy] == [token.id for token in text[place - size : place]]:
+                if not any(token.fixed for token in copy):
+                    del text[place : place + size]
+                    gone += size
+                break
+        least = place
+    return [_Part(text, end=parts[-1].end)]
 
 
 def _give_up(parts: Sequence[_Part], room: int) -> bool:

@@ -122,3 +122,18 @@ def test_the_two_stages_have_the_values_of_the_paper(monkeypatch):
     warmup = {"warmup_ratio": 0.1, "warmup_start": 0.01}
     assert decoder["scheduler_conf"] == {**warmup, "floor": 0.01, "floor_of": "all"}
     assert decoder["ema_decay"] == 0.995 and "ema_decay" not in adapter
+
+
+def test_mini_long_is_mini_at_three_speeds_and_trained_longer(tmp_path):
+    """Every later stage takes the set with the copies; nothing of preset mini is overwritten."""
+    stages = stages_of(tmp_path, "--preset", "mini_long", "--whisper_dir", str(tmp_path))
+    (speed,) = [line for line in stages["data"] if "perturb_speed" in line]
+    assert "train_mini_sp --factors 0.9 1.0 1.1" in speed
+    assert "/train_mini_sp " in " ".join(stages["dump"]) and "/train_mini " not in " ".join(stages["dump"])
+    for stage, config in (("train_adapter", "train_ctc_draft_mini"), ("train_decoder", "train_whisper_mini")):
+        longer, usual = (read_yaml(RECIPE / f"conf/{config}{name}.yaml") for name in ("_long", ""))
+        (training,) = [line for line in stages[stage] if ".bin.train " in line]
+        assert f"conf/{config}_long.yaml" in training and "/states/train_mini_sp,states,states" in training
+        assert longer.pop("max_epoch") >= 2 * usual.pop("max_epoch") and longer == usual
+    mini, long = (read_yaml(RECIPE / f"conf/preset_{name}.yaml") for name in ("mini", "mini_long"))
+    assert {long["datadir"], long["dumpdir"]}.isdisjoint({mini["datadir"], mini["dumpdir"]})

@@ -77,7 +77,7 @@ def _add_choices(commands: argparse._SubParsersAction) -> None:
     union.add_argument("dirs", nargs="+")
     speed = _add(commands, "perturb_speed", _perturb_speed, "SRC OUT: copies that speak slower and faster")
     speed.add_argument("dir", metavar="SRC")
-    speed.add_argument("out")
+    speed.add_argument("out", metavar="OUT")
     speed.add_argument("--factors", type=float, nargs="+", required=True, help="of the speed; 1 is SRC as it is")
     speed.add_argument("--nj", type=int, help="processes (default: one for each core)")
     inverse = _add(commands, "spk2utt", _spk2utt, "print the inverse of an utt2spk file")

@@ -40,6 +40,7 @@ def test_both_spellings_and_the_equals_sign() -> None:
         (["--nj", "0"], "--nj must be at least 1, got 0"),
         (["--train_set", "x", "--valid_set", "x"], "must differ"),
         (["--train_set", "x", "--test_sets", "y x"], "contains the training set x"),
+        (["--train_set", "x", "--test_sets", "x_sp", "--speed_perturb_factors", "0.9 1"], "the training set x_sp"),
         (["--feats_type", "fbank"], "must be one of states, raw; got 'fbank'"),
         (["--states_storage", "int4"], "must be one of int8, float16, float32; got 'int4'"),
         (["--labels", "whisper"], "--labels whisper needs a complete Whisper model: give its folder"),

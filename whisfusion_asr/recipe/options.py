@@ -163,10 +163,11 @@ class Options:
             raise UserError("--inference_tag names one directory, but --inference_config holds several files")
 
     def _check_sets(self) -> None:
-        if self.train_set and self.train_set == self.valid_set:
-            raise UserError(f"--train_set and --valid_set are both {self.train_set}; they must differ")
-        if self.train_set and self.train_set in self.words("test_sets"):
-            raise UserError(f"--test_sets contains the training set {self.train_set}")
+        for name in filter(None, (self.train_set, self.training_set)):
+            if name == self.valid_set:
+                raise UserError(f"--train_set and --valid_set are both {name}; they must differ")
+            if name in self.words("test_sets"):
+                raise UserError(f"--test_sets contains the training set {name}")
         for word in self.words("speed_perturb_factors"):
             if not re.fullmatch(r"\d*\.?\d+", word):
                 raise UserError(f"--speed_perturb_factors {word}: expected numbers as in 0.9 1.0 1.1")

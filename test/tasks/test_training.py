@@ -9,6 +9,7 @@ import yaml
 
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.build import build_network
+from whisfusion_asr.training import precision
 from whisfusion_asr.training.checkpoint import load_network_weights
 from whisfusion_asr.training.longest import read_longest
 
@@ -50,10 +51,15 @@ def test_validation_loss_is_constant_at_rate_zero(train, tmp_path):
     assert losses == [losses[0]] * 3
 
 
-def test_bf16_is_for_gpus(train, tmp_path):
-    """use_amp changes nothing on a CPU, so that a configuration can ask for it."""
-    losses = [history(train(tmp_path / name, {"use_amp": name == "bf16"})) for name in ("bf16", "fp32")]
-    assert losses[0] == losses[1]
+@pytest.mark.parametrize("units", [True, False])
+def test_bf16_needs_units(train, tmp_path, monkeypatch, units):
+    """use_amp: the same training in bf16, its weights still in fp32; on a CPU without bf16 it changes nothing."""
+    monkeypatch.setattr(precision, "multiplies_in_bfloat16", lambda: units)
+    bf16, fp32 = (train(tmp_path / name, {"use_amp": name == "bf16"}) for name in ("bf16", "fp32"))
+    assert history(bf16) == pytest.approx(history(fp32), rel=0.02)
+    assert (history(bf16) == history(fp32)) != units
+    state = torch.load(bf16 / "valid.loss.ave.pth")
+    assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float32}
 
 
 def test_adapter_step_trains_and_saves_adapters_only(train, tmp_path, text_model):

@@ -26,6 +26,7 @@ from whisfusion_asr.files import atomic_write
 from whisfusion_asr.training.checkpoint import read_config, shorten
 from whisfusion_asr.training.ema import EMA, Shadow
 from whisfusion_asr.training.freeze import frozen_names, ready_made
+from whisfusion_asr.training.precision import use_bfloat16
 from whisfusion_asr.training.schedules import EpochCosine, RatioSchedule
 
 FINISHED = "finished.json"
@@ -66,6 +67,8 @@ class DiffusionTrainer(Trainer):
         trainer_options = without_further_epochs(trainer_options)
         if (shadow := shadow_of(model)) is not None:
             shadow.restart(model)  # the initial weights were loaded after it was made
+        if trainer_options.use_amp and not trainer_options.ngpu:
+            use_bfloat16(model)
         super().run(
             model=model,
             optimizers=optimizers,

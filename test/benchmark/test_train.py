@@ -120,11 +120,14 @@ def test_phases_differ_in_what_learns_and_in_their_masks():
 def test_the_report(monkeypatch):
     monkeypatch.setattr(train, "PUBLISHED_STATES", 1000)
     report = train.run(options())
-    assert [row["layout"] for row in report.rows] == ["published", "true lengths"]
-    padded, cut = report.rows
+    assert [row["layout"] for row in report.rows] == ["published", "true lengths", "true lengths, bf16"]
+    padded, cut, half = report.rows
+    assert (half["slots"], half["states"]) == (cut["slots"], cut["states"])
     assert (padded["slots"], padded["states"]) == (256, 1000) and cut["slots"] < 256 and cut["states"] < 1000
     ratio = (4 / cut["wall s"]) / (4 / padded["wall s"])
     assert report.summary["speed-up in wall time"] == pytest.approx(ratio)
+    assert report.summary["further speed-up by bf16 in wall time"] == pytest.approx(cut["wall s"] / half["wall s"])
+    assert [row["layout"] for row in train.run(options(dtype="bfloat16")).rows] == ["published", "true lengths"]
     assert report.settings["batch_size"] == 2 and "out" not in report.settings
 
 

@@ -17,6 +17,7 @@ from whisfusion_asr.data.tokenizer import WHISPER_EOS, write_tokens
 from whisfusion_asr.decoding.settings import DecodingSettings, usual_conf
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.files import atomic_write
+from whisfusion_asr.models.anchored_whisper import AnchoredWhisper
 from whisfusion_asr.models.build import build_network
 from whisfusion_asr.models.whisfusion import DumpedStates, Whisfusion
 from whisfusion_asr.models.whisper_decoder import WhisperDiffusionDecoder
@@ -123,17 +124,23 @@ def _write_network(network: Whisfusion, config: Mapping[str, Any], parts: tuple[
         place = find_model(keys["encoder_conf"]["model"], WHISPER_FILES, "encoder_conf.model")
         copy_encoder(place, folder / WHISPER)
         keys["encoder_conf"] = keys["encoder_conf"] | {"model": WHISPER}
-    if isinstance(network.decoder, WhisperDiffusionDecoder) and "decoder" in parts:
-        place = find_model(keys["decoder_conf"]["model"], WHISPER_FILES + NAMING_FILES, "decoder_conf.model")
+    for part in [part for part in _made_of_whisper(network) if part in parts]:
+        place = find_model(keys[f"{part}_conf"]["model"], WHISPER_FILES + NAMING_FILES, f"{part}_conf.model")
         copy_decoder(place, folder / WHISPER_DECODER)
-        keys["decoder_conf"] = keys["decoder_conf"] | {"model": WHISPER_DECODER}
+        keys[f"{part}_conf"] = keys[f"{part}_conf"] | {"model": WHISPER_DECODER}
     return keys
+
+
+def _made_of_whisper(network: Whisfusion) -> list[str]:
+    """The parts that start from the decoder of a Whisper folder."""
+    kinds = {"ctc": AnchoredWhisper, "decoder": WhisperDiffusionDecoder}
+    return [part for part, kind in kinds.items() if isinstance(getattr(network, part), kind)]
 
 
 def _unchanged(network: Whisfusion, config: Mapping[str, Any]) -> set[str]:
     """Names of the tensors that came with a Whisper folder and are as they are there."""
     brought = ready_made(network)
-    if not isinstance(network.decoder, WhisperDiffusionDecoder):
+    if not _made_of_whisper(network):
         return brought
     fresh, now = build_network(config, len(config["token_list"])).state_dict(), network.state_dict()
     return {name for name in brought if name not in now or torch.equal(now[name].cpu(), fresh[name])}

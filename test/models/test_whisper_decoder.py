@@ -160,7 +160,7 @@ def test_some_of_the_logits(toy, acoustics) -> None:
 
 def test_the_mask_starts_as_the_mean_token(toy) -> None:
     torch.testing.assert_close(toy.mask, toy.embed.weight.mean(0))
-    hidden, shown = toy._embedded(torch.tensor([[toy.embed.num_embeddings, 3]]))[0, -2:]
+    hidden, shown = toy.embedded(torch.tensor([[toy.embed.num_embeddings, 3]]))[0, -2:]
     start = toy.prefix_embed.size(0)
     torch.testing.assert_close(hidden, toy.mask + toy.positions.weight[start])
     torch.testing.assert_close(shown, toy.embed.weight[3] + toy.positions.weight[start + 1])

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from whisfusion_asr.errors import UserError
+from whisfusion_asr.models.anchored_whisper import AnchoredWhisper
 from whisfusion_asr.models.causal_decoder import CausalDecoder
 from whisfusion_asr.models.ctc_head import CTCHead
 from whisfusion_asr.models.diffusion_decoder import DiffusionDecoder
@@ -20,7 +21,7 @@ FRONTENDS: dict[str, type] = {"logmel": LogMel}
 SPECAUGS: dict[str, type] = {"specaug": SpecAugment}
 # Encoders of feature frames take (input_size, **encoder_conf); other rooms may add theirs under a lower-case name.
 ENCODERS: dict[str, type] = {"light_conformer": LightConformer, "states": DumpedStates, "whisper": WhisperEncoder}
-CTCS: dict[str, type] = {"ctc_head": CTCHead}
+CTCS: dict[str, type] = {"ctc_head": CTCHead, "anchored_whisper": AnchoredWhisper}
 DECODERS: dict[str, type] = {
     "diffusion": DiffusionDecoder, "causal": CausalDecoder, "whisper_diffusion": WhisperDiffusionDecoder
 }
@@ -67,7 +68,7 @@ def build_network(config: Mapping[str, Any], vocab_size: int) -> Whisfusion:
     size = getattr(encoder, "output_size", None)
     if size is None and config.get("ctc") is not None:
         raise UserError("ctc: a CTC head reads encoder states; set encoder: in the same YAML")
-    ctc = build_part("ctc", CTCS, config, input_size=size, vocab_size=vocab_size)
-    known = {"vocab_size": vocab_size, "encoder_output_size": size, "pieces": config.get("token_list")}
-    decoder = build_part("decoder", DECODERS, config, **known)
+    tokens = {"vocab_size": vocab_size, "pieces": config.get("token_list")}
+    ctc = build_part("ctc", CTCS, config, input_size=size, **tokens)
+    decoder = build_part("decoder", DECODERS, config, encoder_output_size=size, **tokens)
     return Whisfusion(frontend, specaug, encoder, ctc, decoder)

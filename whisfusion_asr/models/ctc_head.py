@@ -25,6 +25,14 @@ class CTCHead(nn.Module):
         self.norm = nn.LayerNorm(size) if num_blocks else nn.Identity()
         self.output = nn.Linear(size, vocab_size + 1)
 
+    def scores(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits at the head's own rate, here by state, and their number in each utterance, (B,). See `forward`."""
+        return self(states, lengths), lengths
+
+    def at_frames(self, logits: Tensor, frames: int) -> Tensor:
+        """The logits of `scores` by state, (B, T, V + 1)."""
+        return logits
+
     def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
         """states: (B, T, D); lengths: (B,). Returns logits (B, T, V + 1)."""
         inside = frames_mask(lengths, states.size(1))
@@ -34,13 +42,19 @@ class CTCHead(nn.Module):
         return self.output(self.norm(x))
 
     def loss(self, logits: Tensor, lengths: Tensor, text: Tensor, text_lengths: Tensor) -> Tensor:
-        """Negative log-likelihood per token of the batch; texts longer than their frames allow count as 0.
+        """See `ctc_loss`; logits and lengths are those of `scores`."""
+        return ctc_loss(logits, lengths, text, text_lengths)
 
-        logits: (B, T, V + 1); text: (B, N) int64, ignored beyond text_lengths (B,)
-        """
-        log_probs = logits.float().log_softmax(-1).transpose(0, 1)  # (B, T, V + 1) -> (T, B, V + 1)
-        total = F.ctc_loss(log_probs, text.clamp(min=0), lengths, text_lengths, self.blank, "sum", zero_infinity=True)
-        return total / text_lengths.sum().clamp(min=1)
+
+def ctc_loss(logits: Tensor, lengths: Tensor, text: Tensor, text_lengths: Tensor) -> Tensor:
+    """Negative log-likelihood per token of the batch; texts longer than their frames allow count as 0.
+
+    logits: (B, T, V + 1), the blank last; text: (B, N) int64, ignored beyond text_lengths (B,)
+    """
+    log_probs = logits.float().log_softmax(-1).transpose(0, 1)  # (B, T, V + 1) -> (T, B, V + 1)
+    blank = logits.size(-1) - 1
+    total = F.ctc_loss(log_probs, text.clamp(min=0), lengths, text_lengths, blank, "sum", zero_infinity=True)
+    return total / text_lengths.sum().clamp(min=1)
 
 
 def greedy_path(logits: Tensor, lengths: Tensor) -> Tensor:

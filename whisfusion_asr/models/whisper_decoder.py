@@ -185,7 +185,7 @@ class WhisperDiffusionDecoder(nn.Module):
 
     def _run(self, canvas: Tensor, memory: Memory, rows: Tensor | None, lengths: Tensor | None,
              causal: bool) -> Tensor:
-        x = self.dropout(self._embedded(canvas))
+        x = self.dropout(self.embedded(canvas))
         start = self.prefix_embed.size(0)
         inside = None if lengths is None else frames_mask(lengths.to(canvas.device) + start, x.size(1))
         fold = None if rows is None else Fold.of(rows, memory.key_mask.size(0)).to(canvas.device)
@@ -210,7 +210,7 @@ class WhisperDiffusionDecoder(nn.Module):
         own = weights[:, :, start : start + slots]
         return (own * weights[:, :, start - 1 : start - 1 + slots]).sqrt() if self.logit_shift else own
 
-    def _embedded(self, canvas: Tensor) -> Tensor:
+    def embedded(self, canvas: Tensor) -> Tensor:
         """Prefix and canvas (R, L) with their positions, (R, P + L, D)."""
         start, limit = self.prefix_embed.size(0), self.positions.num_embeddings
         total = start + canvas.size(1)

@@ -7,6 +7,8 @@ from typing import Any
 
 from whisfusion_asr.errors import UserError
 
+END = "<|endoftext|>"
+
 
 def read_json(model: str, name: str) -> dict[str, Any]:
     """A JSON file of a Whisper folder, or of a model on the hub. Raises UserError when there is none."""

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.whisper_encoder import PRECISIONS, WhisperEncoder
-from whisfusion_asr.models.whisper_vocabulary import prefix_ids, read_json, read_vocabulary
+from whisfusion_asr.models.whisper_vocabulary import END, prefix_ids, read_json, read_vocabulary
 
-END = "<|endoftext|>"
 NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")  # the name in newer and in older vocabularies
 
 

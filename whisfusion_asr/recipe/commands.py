@@ -10,6 +10,7 @@ from whisfusion_asr.recipe.layout import Layout
 from whisfusion_asr.recipe.options import Options
 from whisfusion_asr.recipe.settings import find_config, read_settings, split_arguments
 
+MADE_OF_WHISPER = {"decoder": "whisper_diffusion", "ctc": "anchored_whisper"}
 LLAMA = "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"  # hub model with Llama's tokenizer.model
 
 
@@ -117,7 +118,7 @@ class Commands:
             *("--config", find_config(config), "--output_dir", out),
             *(self._width() if data == "states" else ()),
             *(self._imported_encoder() if data == "audio" else ()),
-            *self._decoder_weights(config, arguments),
+            *self._whisper_weights(config, arguments),
             *("--token_type", "char" if o.token_type == "char" else "bpe", "--token_list", tokens / "tokens.txt"),
             *model,
             *self._training_data("train", o.training_set, data),
@@ -220,11 +221,11 @@ class Commands:
         words = [word for key, value in conf.items() for word in ("--encoder_conf", f"{key}={value}")]
         return ("--encoder", "whisper", *words)
 
-    def _decoder_weights(self, config: str, arguments: str) -> tuple[str, ...]:
-        """The folder that a decoder starts from, if it is one of Whisper's."""
-        of_whisper = read_settings(find_config(config), arguments).get("decoder") == "whisper_diffusion"
-        folder = self.options.whisper_dir
-        return ("--decoder_conf", f"model={Path(folder).absolute()}") if of_whisper and folder else ()
+    def _whisper_weights(self, config: str, arguments: str) -> tuple[str, ...]:
+        """The folder that a decoder or a head starts from, if it is made of Whisper's decoder."""
+        settings, folder = read_settings(find_config(config), arguments), self.options.whisper_dir
+        made = [part for part, name in MADE_OF_WHISPER.items() if folder and settings.get(part) == name]
+        return tuple(word for part in made for word in (f"--{part}_conf", f"model={Path(folder).absolute()}"))
 
     def _training_data(self, role: str, name: str, data: str) -> list[object]:
         *sources, shape = self.training_files(name, data)

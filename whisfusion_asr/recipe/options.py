@@ -12,7 +12,7 @@ from whisfusion_asr.errors import UserError
 
 CHOICES = {
     "token_type": ("unigram", "bpe", "char", "llama", "whisper"),
-    "ctc_token_type": ("", "unigram", "bpe", "char"),
+    "ctc_token_type": ("", "unigram", "bpe", "char", "whisper"),
     "feats_type": ("states", "raw"),
     "states_storage": ("int8", "float16", "float32"),
     "text_case": ("keep", "upper", "lower"),
@@ -84,7 +84,7 @@ class Options:
     text_args: str = _option("", "more options for its training: --max_epoch 3 ...")
     # Model
     ctc_config: str = _option("", "YAML of a CTC head to train on the encoder's states first; empty: none")
-    ctc_token_type: str = _option("", "own tokens of the CTC head, which then drafts for the decoder; empty: the same")
+    ctc_token_type: str = _option("", "tokens of a CTC head that drafts for the decoder and is kept apart; empty: it is a part")
     ctc_nbpe: int = _option(500, "number of the CTC head's own tokens (unigram and bpe)")
     adapter_config: str = _option("", "YAML of stage train_adapter (the paper's stage 1); empty: left out, as for a "
                                    "decoder with conditioned: false")

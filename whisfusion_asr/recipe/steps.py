@@ -44,7 +44,7 @@ class Steps:
 
     @cached_property
     def drafter(self) -> "Steps | None":
-        """The steps of a CTC head with tokens of its own, which no decoder starts from; None where it shares them."""
+        """The steps of a CTC head that is kept apart, with tokens of its own; None where the decoder starts from it."""
         o = self.options
         return Steps(replace(o, token_type=o.ctc_token_type, nbpe=o.ctc_nbpe)) if o.ctc_token_type else None
 
@@ -57,7 +57,7 @@ class Steps:
     def parts(self) -> Iterator[Step]:
         """Stage 1: token models, encoder, text diffusion model."""
         yield self._tokens()
-        if self.drafter:
+        if self.drafter and self.drafter.layout.tokens != self.layout.tokens:
             yield self.drafter._tokens()
         if self.options.encoder_config:
             yield self._imported_encoder() if self.layout.encoder_is_imported else self._trained_encoder()

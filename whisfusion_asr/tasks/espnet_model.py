@@ -103,13 +103,17 @@ class DiffusionASRModel(AbsESPnetModel):
                 encoded, lengths = network.encode(source, lengths)
             except TooLong as error:
                 raise UserError(f"{utt_id[error.row]} {error.reason}") from None
-            logits = None if network.ctc is None else network.ctc(encoded, lengths)
-            acoustics = network.acoustics(encoded, lengths, logits)
-            if logits is not None and self.ctc_weight > 0:
-                stats["loss_ctc"] = network.ctc.loss(logits, lengths, text, text_lengths)
-                loss = loss + self.ctc_weight * stats["loss_ctc"]
-            if logits is not None and not self.training:
-                stats["ter_ctc"] = self._ctc_errors(logits, lengths, text, text_lengths)
+            by_frame = None
+            if network.ctc is not None:
+                logits, steps = network.ctc.scores(encoded, lengths)
+                by_frame = network.ctc.at_frames(logits, encoded.size(1)) if network.decoder is not None else None
+                if self.ctc_weight > 0:
+                    stats["loss_ctc"] = network.ctc.loss(logits, steps, text, text_lengths)
+                    loss = loss + self.ctc_weight * stats["loss_ctc"]
+                if not self.training:
+                    stats["ter_ctc"] = self._ctc_errors(logits, steps, text, text_lengths)
+            if network.decoder is not None:
+                acoustics = network.acoustics(encoded, lengths, by_frame)
         if network.decoder is not None:
             diffusion = self._diffusion_loss(text, text_lengths, utt_id, acoustics, self._languages(language, text))
             loss = loss + diffusion.pop("loss")

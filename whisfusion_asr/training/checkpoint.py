@@ -205,7 +205,7 @@ def read_config(exp_dir: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such file; expected the directory of a trained model")
     with open(path, encoding="utf-8") as file:
         config = yaml.safe_load(file)
-    parts = (config.get(f"{part}_conf") or {} for part in ("encoder", "decoder"))
+    parts = (config.get(f"{part}_conf") or {} for part in ("encoder", "ctc", "decoder"))
     for part, key in ((config, "bpemodel"), *((part, "model") for part in parts)):
         if part.get(key):
             places = [folder / str(part[key]) for folder in (path.parent, *_recipe(path.parent, config))]

@@ -25,6 +25,7 @@ from whisfusion_asr.bin.import_encoder import read_encoder_conf
 from whisfusion_asr.config import read_yaml
 from whisfusion_asr.decoding.settings import DecodingSettings
 from whisfusion_asr.errors import UserError
+from whisfusion_asr.recipe.commands import MADE_OF_WHISPER
 from whisfusion_asr.recipe.options import build_options, read_preset
 from whisfusion_asr.recipe.settings import split_arguments
 from whisfusion_asr.studies.ablation import read_ablation
@@ -89,14 +90,15 @@ def build(tmp_path_factory: pytest.TempPathFactory, toy_whisper: Path, toy_whisp
     def run(settings: dict[str, Any], words: list[str]) -> None:
         (folder / "train.yaml").write_text(yaml.safe_dump(settings))
         tokens = ["--token_list", str(folder / "tokens.txt"), "--token_type", "char"]
-        if settings.get("decoder") == "whisper_diffusion":  # its sizes are those of a folder
+        whisper = [part for part, name in MADE_OF_WHISPER.items() if settings.get(part) == name]
+        for part in whisper:  # its sizes are those of a folder
             model = str(toy_whisper_tokens / "tokens.model")
             tokens = ["--token_list", f"{toy_whisper_tokens}/tokens.txt", "--token_type", "bpe", "--bpemodel", model]
-            tokens += ["--decoder_conf", f"model={toy_whisper}", "--encoder_conf", "size=16"]
+            tokens += [f"--{part}_conf", f"model={toy_whisper}", "--encoder_conf", "size=16"]
         command = ["--config", str(folder / "train.yaml"), "--output_dir", str(folder / "exp"), *tokens, *words]
         args = DiffusionASRTask.parse(command)
         check_values(DiffusionASRTask.get_parser(), args)
-        made = args.frontend or args.decoder == "whisper_diffusion"  # they compute when they are made
+        made = args.frontend or whisper  # they compute when they are made
         with torch.device("cpu" if made else "meta"):
             model = DiffusionASRTask.build_model(args)
         for parameter_name, parameter in model.named_parameters():

@@ -84,7 +84,7 @@ class Options:
     text_args: str = _option("", "more options for its training: --max_epoch 3 ...")
     # Model
     ctc_config: str = _option("", "YAML of a CTC head to train on the encoder's states first; empty: none")
-    ctc_token_type: str = _option("", "tokens of a CTC head that is kept apart and drafts; empty: it is a part of the model")
+    ctc_token_type: str = _option("", "tokens of a CTC head that is kept apart and drafts; empty: the model holds it")
     ctc_nbpe: int = _option(500, "number of the CTC head's own tokens (unigram and bpe)")
     adapter_config: str = _option("", "YAML of stage train_adapter (the paper's stage 1); empty: left out, as for a "
                                    "decoder with conditioned: false")

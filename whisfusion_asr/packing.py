@@ -1,5 +1,6 @@
 """From an experiment to a packed model: its weights, tokens, settings and card, without a path of this machine."""
 
+import filecmp
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -151,6 +152,10 @@ def _write_drafter(drafter: Drafter, exp_dir: Path, folder: Path) -> None:
     config = read_config(exp_dir)
     tokens = _write_tokens(exp_dir, config, folder)
     head = _write_network(drafter.network, config, ("ctc",), folder)
+    own, shared = folder / WHISPER_DECODER, folder.parent / WHISPER_DECODER
+    if own.is_dir() and shared.is_dir() and not filecmp.dircmp(own, shared).diff_files:
+        shutil.rmtree(own)
+        head["ctc_conf"]["model"] = f"../{WHISPER_DECODER}"
     states = {"encoder": "states", "encoder_conf": {"size": drafter.network.encoder.output_size}}
     _write_yaml(folder / "config.yaml", head | states | tokens)
 

@@ -213,8 +213,19 @@ def test_damaged_weights_are_one_line(exp, capsys):
         Speech2Text.from_pretrained(model)
 
 
-def test_a_whisper_decoder_and_its_drafter_come_along(tmp_path, waveform, toy_whisper, toy_whisper_tokens):
-    """Trained and frozen parts of the decoder, Whisper's tokens, and the CTC head with tokens of its own."""
+def made_of_whisper(folder: Path, config: dict) -> None:
+    """An experiment that starts from a Whisper's decoder, all but its token table changed."""
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    network = build_network(config, len(config["token_list"]))
+    trained = {name: value + 0.1 for name, value in network.state_dict().items() if "embed" not in name}
+    torch.save(trained, folder / "valid.loss.ave.pth")
+
+
+@pytest.mark.parametrize("drafts", ["ctc_head", "anchored_whisper"])
+def test_a_whisper_decoder_and_its_drafter_come_along(tmp_path, waveform, toy_whisper, toy_whisper_tokens, drafts):
+    """Trained and frozen parts of the decoder, Whisper's tokens, and what drafts: a CTC head with tokens of its own, or
+    another decoder of the same Whisper."""
     whisper, tokens = tmp_path / "whisper", tmp_path / "tokens"
     shutil.copytree(toy_whisper, whisper)
     shutil.copytree(toy_whisper_tokens, tokens)
@@ -224,13 +235,14 @@ def test_a_whisper_decoder_and_its_drafter_come_along(tmp_path, waveform, toy_wh
     canvas = {"canvas_conf": {"fit": "frames", "tokens_per_frame": 0.3, "margin": 8}}
     settings = {"encoder": "states", "encoder_conf": {"size": 16}, "ctc": None, "decoder": "whisper_diffusion",
                 "decoder_conf": {"model": str(whisper)}, "freeze_param": ["decoder.embed"]}
-    (tmp_path / "toy").mkdir()
-    config = settings | {"token_list": pieces, "bpemodel": str(tokens / "tokens.model"), "model_conf": canvas}
-    (tmp_path / "toy/config.yaml").write_text(yaml.safe_dump(config))
-    network = build_network(config, len(pieces))
-    trained = {name: value + 0.1 for name, value in network.state_dict().items() if "embed" not in name}
-    torch.save(trained, tmp_path / "toy/valid.loss.ave.pth")
-    experiment(tmp_path / "ctc", seed=2, encoder_conf={"size": 16}, decoder=None, decoder_conf=None)
+    named = {"token_list": pieces, "bpemodel": str(tokens / "tokens.model")}
+    made_of_whisper(tmp_path / "toy", settings | named | {"model_conf": canvas})
+    if drafts == "ctc_head":
+        experiment(tmp_path / "ctc", seed=2, encoder_conf={"size": 16}, decoder=None, decoder_conf=None)
+    else:
+        other = {"decoder": None, "ctc": drafts, "ctc_conf": {"model": str(whisper), "frames_per_slot": 2}}
+        frozen = {"freeze_param": ["ctc.decoder.embed"]}
+        made_of_whisper(tmp_path / "ctc", {**settings, "decoder_conf": {}, **other, **named, **frozen})
     gaps = DecodingSettings.of({"sampler": "gaps", "engine_conf": {"draft": 1e-9}})
     places = {"encoder_dir": tmp_path / "encoder", "draft_dir": tmp_path / "ctc"}
     wanted = Speech2Text(tmp_path / "toy", inference=gaps, **places)(waveform[:12000])[0]

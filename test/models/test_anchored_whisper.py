@@ -78,6 +78,18 @@ def test_logits_by_formula(toy_whisper, pieces, states, width):
 
 
 @torch.no_grad()
+def test_widths_are_learned_by_layer_and_head(head, toy_whisper, pieces, states):
+    """Narrowing by ln 2 / 100 in all heads is a start with half the width; in one head it is neither."""
+    halved = build(toy_whisper, pieces, width=1.5).scores(states, LENGTHS)[0]
+    start = head.scores(states, LENGTHS)[0]
+    head.narrowing[0, 0] = math.log(2) / 100
+    first = head.scores(states, LENGTHS)[0]
+    assert (first - start).abs().max() > 1e-4 and (first - halved).abs().max() > 1e-4
+    head.narrowing.fill_(math.log(2) / 100)
+    torch.testing.assert_close(head.scores(states, LENGTHS)[0], halved, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
 def test_a_wide_head_is_whispers_own_attention(toy_whisper, pieces, states):
     """Without the bias it is the diffusion decoder on a canvas of masks."""
     from whisfusion_asr.models.adapter import Acoustics
@@ -136,7 +148,7 @@ def test_gradient_reaches_what_is_new_and_no_padding(head, states):
     logits, slots = head.scores(states, LENGTHS)
     text = torch.tensor([[5, 6, 7], [8, -1, -1], [9, 9, -1]])
     head.loss(logits, slots, text, torch.tensor([3, 1, 2])).backward()
-    for value in (head.log_width, head.null, head.decoder.mask, head.decoder.adapters[0].q_proj.weight):
+    for value in (head.narrowing, head.null, head.decoder.mask, head.decoder.adapters[0].q_proj.weight):
         assert value.grad is not None and value.grad.abs().sum() > 0
     assert states.grad[1, 7:].abs().sum() == 0 and (states.grad[1, :7].abs().sum(-1) > 0).all()
 

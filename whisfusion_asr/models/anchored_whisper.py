@@ -6,7 +6,6 @@ is left without null tokens and repetitions, and the loss sums over all alignmen
 2006) over slots, as in NLE (arXiv 2603.08397), by a network that hears and spells already.
 """
 
-import math
 from functools import partial
 
 import torch
@@ -20,6 +19,8 @@ from whisfusion_asr.models.frontend import frames_mask
 from whisfusion_asr.models.whisper_decoder import WhisperDiffusionDecoder
 from whisfusion_asr.models.whisper_vocabulary import END
 
+PACE = 100  # the widths are to halve within a training whose rate is made for Whisper's weights, 1e-4 a step at most
+
 
 class AnchoredWhisper(nn.Module):
     """Logits of V tokens and the null token (id V); it takes the place of `ctc_head`.
@@ -29,7 +30,7 @@ class AnchoredWhisper(nn.Module):
     model, language, task, dropout: those of WhisperDiffusionDecoder, which `decoder` is
 
     Parts for freeze_param: `ctc.decoder.embed`, `ctc.decoder.readers` and the decoder's others, `ctc.null` (row of the
-    null token, at first that of the end of the text), `ctc.log_width`.
+    null token, at first that of the end of the text), `ctc.narrowing` (of the widths, by layer and head).
     Raises UserError: see WhisperDiffusionDecoder.
     """
 
@@ -41,7 +42,7 @@ class AnchoredWhisper(nn.Module):
         self.decoder = WhisperDiffusionDecoder(vocab_size, input_size, pieces, model, language, task, dropout=dropout)
         self.blank, self.frames_per_slot = vocab_size, frames_per_slot
         layers = self.decoder.adapters
-        self.log_width = nn.Parameter(torch.full((len(layers), layers[0].heads), math.log(width)))
+        self.width, self.narrowing = width, nn.Parameter(torch.zeros(len(layers), layers[0].heads))
         self.null = nn.Parameter(self.decoder.embed.weight.detach()[pieces.index(END)].clone())
 
     def scores(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +73,8 @@ class AnchoredWhisper(nn.Module):
         squares = self._squares(x.size(1), states.size(1)).to(x)
         for index, block in enumerate(decoder.blocks):
             x = x + decoder.dropout(block.attn(block.norm_1(x), inside, False, attend))
-            near = partial(attend_near, bias=-squares / 2 * (-2 * self.log_width[index]).exp()[:, None, None])
+            width = self.width * (-PACE * self.narrowing[index]).exp()
+            near = partial(attend_near, bias=-squares / (2 * width[:, None, None] ** 2))
             key, value = decoder.readers[index](states)
             x = x + decoder.dropout(decoder.adapters[index](x, key, value, heard, None, near))
             x = x + decoder.dropout(block.mlp(x))

@@ -40,18 +40,21 @@ def write_set(root: Path, name: str, count: int, tokenizer) -> None:
 
 @pytest.fixture(scope="module")
 def train(toy_whisper: Path, toy_whisper_tokens: Path, tmp_path_factory) -> Callable[..., Path]:
-    """train(output_dir, model_conf, **options): the shipped YAML on a toy corpus."""
+    """train(output_dir, model_conf, **options): the shipped YAML on a toy corpus; `drafts`: that of the drafter."""
     root = tmp_path_factory.mktemp("corpus")
     for name, count in (("train", 16), ("valid", 4)):
         write_set(root, name, count, load_tokenizer(toy_whisper_tokens))
-    base = Path(__file__).resolve().parents[2] / "conf" / "train_whisper_diffusion.yaml"
+    decoder = {"decoder_conf": {"model": str(toy_whisper)}}
+    drafter = {"ctc_conf": {"model": str(toy_whisper), "frames_per_slot": 1, "width": FRAMES}}
 
-    def run(output_dir: Path, model_conf: dict | None = None, **options: object) -> Path:
+    def run(output_dir: Path, model_conf: dict | None = None, drafts: bool = False, **options: object) -> Path:
         conf = output_dir.with_suffix(".yaml")
+        base = Path(__file__).resolve().parents[2] / f"conf/train_whisper_{'anchored' if drafts else 'diffusion'}.yaml"
+        usual = {} if drafts else {"head_rows": 60, "canvas_conf": CANVAS}
         conf.write_text(yaml.safe_dump({
-            "base": str(base), "encoder_conf": {"size": WIDTH}, "decoder_conf": {"model": str(toy_whisper)},
+            "base": str(base), "encoder_conf": {"size": WIDTH}, **(drafter if drafts else decoder),
             "specaug_conf": {"time_masks": 1, "time_width": 1}, "optim_conf": {"lr": 0.01},
-            "model_conf": {"head_rows": 60, "canvas_conf": CANVAS} | (model_conf or {}),
+            "model_conf": usual | (model_conf or {}),
         }))
         words = ["--config", conf, "--output_dir", output_dir, "--token_type", "bpe"]
         words += ["--token_list", toy_whisper_tokens / "tokens.txt", "--bpemodel", toy_whisper_tokens / "tokens.model"]
@@ -109,6 +112,23 @@ def test_it_keeps_reading_from_left_to_right_and_a_look_mends_a_draft(trained, t
     plain = train(tmp_path / "exp", {"left_to_right": 0.0}, max_epoch=1)
     with pytest.raises(UserError, match="looks needs a decoder trained with model_conf.left_to_right: set looks to 0"):
         Speech2Text(plain, inference=conf)
+
+
+def test_another_decoder_drafts_in_one_pass(trained: Path, train: Callable[..., Path], tmp_path: Path) -> None:
+    """Slots anchored in time learn the toy corpus; what is frozen stays in the folder; their text is the draft."""
+    drafter = train(tmp_path / "drafter", drafts=True, max_epoch=40)
+    weights = [name.removeprefix("ema.") for name in torch.load(drafter / "valid.loss.ave.pth")]  # and their averages
+    names = {name.split(".")[2] for name in weights if name.startswith("ctc.decoder.")}
+    assert names == {"positions", "mask", "head_bias", "blocks", "adapters", "norm"}
+    states = StatesTable(train.root / "dump" / "valid")
+    alone = Speech2Text(drafter, inference={"sampler": "ctc_greedy"})
+    wanted = dict(zip(sorted(states), (text.lower() for text in TEXT), strict=True))
+    assert {key: alone.decode_states(key, states[key], 1.0).text for key in states} == wanted
+    conf = {"sampler": "gaps", "sampler_conf": {"looks": 0}, "engine_conf": {"draft": 1e-9}}
+    speech2text = Speech2Text(trained, inference=conf, draft_dir=drafter)
+    found = {key: speech2text.decode_states(key, states[key], 1.0) for key in states}
+    assert {key: one.text for key, one in found.items()} == wanted
+    assert all(one.passes <= 1 for one in found.values())  # the end of the text is a gap, all else stands
 
 
 def test_what_is_frozen_stays_in_the_folder(trained: Path) -> None:

@@ -116,7 +116,7 @@ def test_it_keeps_reading_from_left_to_right_and_a_look_mends_a_draft(trained, t
 
 def test_another_decoder_drafts_in_one_pass(trained: Path, train: Callable[..., Path], tmp_path: Path) -> None:
     """Slots anchored in time learn the toy corpus; what is frozen stays in the folder; their text is the draft."""
-    drafter = train(tmp_path / "drafter", drafts=True, max_epoch=40)
+    drafter = train(tmp_path / "drafter", drafts=True, max_epoch=100)
     weights = [name.removeprefix("ema.") for name in torch.load(drafter / "valid.loss.ave.pth")]  # and their averages
     names = {name.split(".")[2] for name in weights if name.startswith("ctc.decoder.")}
     assert names == {"positions", "mask", "head_bias", "blocks", "adapters", "norm"}

@@ -126,7 +126,7 @@ def test_words_of_a_draft():
 def test_a_word_with_an_unknown_piece_is_no_draft(place):
     drafter = Speech2Text(place / "both", inference=GAPS).drafter
     ids = [TOKENS.index("a"), TOKENS.index("<space>"), TOKENS.index("<unk>"), TOKENS.index("b")]
-    assert [(word.word, word.confidence) for word in drafter._words(ids, [0.7, 0.8, 0.9, 0.9])] == [
+    assert [(word.word, word.confidence) for word in drafter.words(ids, [0.7, 0.8, 0.9, 0.9])] == [
         ("a", 0.7), ("<unk>b", 0.0)]
 
 

@@ -51,7 +51,7 @@ def ctc_greedy(model: "Speech2Text", utterance: "Utterance") -> Transcript:
     lengths = torch.tensor([len(utterance.states)], device=model.device)
     logits = model.network.ctc(utterance.states[None], lengths)
     ((ids, sure),) = model.network.greedy_draft(logits, lengths)
-    nothing = silent(model, logits, lengths, [len(ids)])[0]
+    nothing = silent(model, [(ids, sure)], [len(ids)])[0]
     if nothing:
         ids, sure = [], []
     found = Candidate(ids, sure, float(logits.softmax(-1).amax(-1).mean()))

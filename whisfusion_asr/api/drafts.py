@@ -17,11 +17,12 @@ from whisfusion_asr.decoding.pdd import Candidate
 from whisfusion_asr.decoding.selection import words_with_confidence
 from whisfusion_asr.decoding.words import Word
 from whisfusion_asr.errors import UserError
-from whisfusion_asr.models.ctc_head import greedy_path, greedy_tokens
 from whisfusion_asr.models.whisfusion import Whisfusion
 
 if TYPE_CHECKING:
     from whisfusion_asr.api.speech2text import Speech2Text, Utterance
+
+Heard = tuple[list[int], list[float]]  # token ids, and the largest probability of each
 
 
 class Drafter:
@@ -46,17 +47,19 @@ class Drafter:
         return cls(network, load_tokens(config, f"{exp_dir}/config.yaml"))
 
     @torch.no_grad()
-    def words(self, states: Tensor, frames: Tensor, logits: Tensor | None = None) -> list[list[Word]]:
-        """CTC's greedy words of each utterance, each as sure as its least sure token; not sure at all if it holds a
-        piece that the tokenizer does not know.
+    def hear(self, states: Tensor, frames: Tensor, logits: Tensor | None = None) -> list[Heard]:
+        """CTC's greedy tokens of each utterance, and how sure it is of each.
 
         states: (B, T, D); frames: (B,); logits: (B, T, V + 1) of this head where they are known
         """
+        steps = frames
         if logits is None:
-            logits = self.network.ctc(states, frames)
-        return [self._words(ids, sure) for ids, sure in self.network.greedy_draft(logits, frames)]
+            logits, steps = self.network.ctc.scores(states, frames)
+        return self.network.greedy_draft(logits, steps)
 
-    def _words(self, ids: list[int], sure: list[float]) -> list[Word]:
+    def words(self, ids: list[int], sure: list[float]) -> list[Word]:
+        """The words of what `hear` returned, each as sure as its least sure token; not sure at all if it holds a piece
+        that the tokenizer does not know."""
         tokenizer = self.tokenizer
         sure = [0.0 if token == tokenizer.unk_id else value for token, value in zip(ids, sure, strict=True)]
         return words_with_confidence(Candidate(ids, sure), lambda tokens: words_of(tokenizer, tokens))
@@ -65,11 +68,11 @@ class Drafter:
 @dataclass(frozen=True)
 class Beginning:
     """What decoding begins with. given: of each utterance the canvas; counts: of each the tokens that CTC has heard;
-    heard: (B, T, V + 1) logits of the drafter's CTC head; seconds: that drafting took, None without a draft"""
+    heard: the greedy tokens of the drafter's CTC head; seconds: that drafting took, None without a draft"""
 
     given: list[Given | None]
     counts: list[int | None]
-    heard: Tensor | None = None
+    heard: list[Heard] | None = None
     seconds: float | None = None
 
 
@@ -81,20 +84,21 @@ def begin(model: "Speech2Text", batch: Sequence["Utterance"], states: Tensor, fr
     """
     start, engine, drafter = time.perf_counter(), model.settings.engine, model.drafter
     given = [utterance.given for utterance in batch]
-    if logits is None and drafter is not None and (engine.draft or model.silence is not None):
-        logits = drafter.network.ctc(states, frames)
-        counts = [len(ids) for ids in greedy_tokens(greedy_path(logits, frames), drafter.network.ctc.blank)]
+    heard = None
+    if drafter is not None and (engine.draft or model.silence is not None):
+        heard = drafter.hear(states, frames, logits if drafter.network is model.network else None)
+        counts = [len(ids) for ids, _ in heard] if logits is None else counts
     if not engine.draft:
-        return Beginning(given, counts, logits)
+        return Beginning(given, counts, heard)
     if model.settings.sampler == "gaps":
-        rows = drafter.words(states, frames, logits)
+        rows = [drafter.words(*tokens) for tokens in heard]
         drafts = [word_draft(words, engine.draft, model.tokenizer) for words in rows]
         if drafter.network is not model.network:  # its tokens are others than the decoder's
             counts = [len(model.tokenizer.encode(" ".join(word.word for word in words))) for words in rows]
     else:
         drafts = [_token_draft(*row, engine.draft) for row in model.network.greedy_draft(logits, frames)]
     given = [own or draft for own, draft in zip(given, drafts, strict=True)]
-    return Beginning(given, counts, logits, time.perf_counter() - start)
+    return Beginning(given, counts, heard, time.perf_counter() - start)
 
 
 def word_draft(words: Sequence[Word], threshold: float, tokenizer: Tokenizer) -> Given:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from whisfusion_asr.api.drafts import Heard
 from whisfusion_asr.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,16 +24,16 @@ SHARE = 0.005  # of the utterances with speech, the least sure ones, are left ou
 SLACK = 2.0  # other speech may be expected to have so many times the wrong tokens of the least sure one of the rest
 
 
-def silent(model: "Speech2Text", logits: Tensor | None, frames: Tensor, counts: Sequence[int | None]) -> list[bool]:
+def silent(model: "Speech2Text", heard: Sequence[Heard] | None, counts: Sequence[int | None]) -> list[bool]:
     """In which utterances of a batch CTC hears nothing, or nothing that it is sure of.
 
-    logits: (B, T, V + 1) of the drafter's CTC head, None without one; frames: (B,); counts: tokens that CTC has heard
+    heard: greedy tokens of the drafter's CTC head, None without one; counts: tokens that CTC has heard
     """
     if model.silence is None:
         return [False] * len(counts)
-    if logits is None:
+    if heard is None:
         return [count == 0 for count in counts]
-    return [not sure or _mean(sure) < model.silence for _, sure in model.drafter.network.greedy_draft(logits, frames)]
+    return [not sure or _mean(sure) < model.silence for _, sure in heard]
 
 
 @torch.no_grad()
@@ -41,8 +41,8 @@ def confidence(model: "Speech2Text", utterance: "Utterance") -> float:
     """What the bound is compared with; 0 where no token is heard. Without a CTC head the sampler must be `single`."""
     if model.drafter is None:
         return model.decode_states(utterance.utt_id, utterance.states, utterance.duration).confidence
-    frames, network = torch.tensor([len(utterance.states)], device=utterance.states.device), model.drafter.network
-    ((_, sure),) = network.greedy_draft(network.ctc(utterance.states[None], frames), frames)
+    frames = torch.tensor([len(utterance.states)], device=utterance.states.device)
+    ((_, sure),) = model.drafter.hear(utterance.states[None], frames)
     return _mean(sure)
 
 

@@ -220,7 +220,7 @@ class Speech2Text:
         first = begin(self, batch, states, frames, logits, counts)
         counts = first.counts
         jobs = [self.job(*of) for of in zip(batch, counts, first.given, strict=True)]
-        quiet = silent(self, first.heard, frames, counts)
+        quiet = silent(self, first.heard, counts)
         heard = [i for i, utterance in enumerate(batch) if not quiet[i] or utterance.given is not None]
         results = [Decoded([Candidate([], [], 1.0)], 0, 0, ["silence"], [0])] * len(batch)
         if heard:

@@ -83,7 +83,8 @@ class Whisfusion(nn.Module):
         """
         assert self.ctc is not None
         path = greedy_path(logits, lengths)
-        probability = logits.float().softmax(-1).amax(-1)
+        scores = logits.float()
+        probability = (scores.amax(-1) - scores.logsumexp(-1)).exp()
         segment = new_tokens(path, self.ctc.blank).cumsum(1)
         drafts = []
         for row, ids in enumerate(greedy_tokens(path, self.ctc.blank)):

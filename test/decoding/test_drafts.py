@@ -74,9 +74,10 @@ def test_another_experiments_words_are_written_as_the_decoder_writes(place):
     assert given.text.startswith("zz") and same == [found.text] * 2, "what is given stands above the draft"
 
 
-def test_another_experiments_head_stands_above_the_own_one(place):
+def test_another_experiments_head_stands_above_the_own_one(place, tmp_path):
     """A model with a CTC head takes the draft of the one that is named, and does not read its logits as the own ones."""
-    speech2text = Speech2Text(place / "both", inference=GAPS, trace=True, draft_dir=place / "ctc")
+    own = experiment(tmp_path / "own", text_case="lower")
+    speech2text = Speech2Text(own, inference=GAPS, trace=True, draft_dir=place / "ctc")
     speech2text.network.ctc.forward = says(TOKENS, "zz zz zz")
     speech2text.drafter.network.ctc.forward = says(CAPITALS, "AB CD EF")
     found = speech2text.decode_states("utt", states("AB CD EF"), 1.0)

@@ -75,7 +75,7 @@ def test_another_experiments_words_are_written_as_the_decoder_writes(place):
 
 
 def test_another_experiments_head_stands_above_the_own_one(place, tmp_path):
-    """A model with a CTC head takes the draft of the one that is named, and does not read its logits as the own ones."""
+    """A model with a CTC head takes the draft of the one that is named; the own logits are not taken for its."""
     own = experiment(tmp_path / "own", text_case="lower")
     speech2text = Speech2Text(own, inference=GAPS, trace=True, draft_dir=place / "ctc")
     speech2text.network.ctc.forward = says(TOKENS, "zz zz zz")

@@ -30,7 +30,7 @@ def test_units_are_found(cpu, unit):
 
 
 def test_a_torch_that_does_not_tell(monkeypatch):
-    """Before 2.11."""
+    """An older one."""
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert not multiplies_in_bfloat16()
 

@@ -11,7 +11,7 @@ BF16_UNITS = ("avx512_bf16", "amx_bf16", "sve_bf16")
 def multiplies_in_bfloat16() -> bool:
     """Whether this CPU has units for bf16. Without them bf16 is slower than fp32.
 
-    torch before 2.11 does not tell; there the answer is no.
+    An older torch does not tell; there the answer is no.
     """
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(unit, False) for unit in BF16_UNITS)

@@ -173,3 +173,9 @@ def test_settings_that_make_no_slots(toy_whisper, pieces, conf):
 def test_states_of_another_width(toy_whisper, pieces):
     with pytest.raises(UserError, match="take the Whisper that made the states"):
         AnchoredWhisper(7, len(pieces), pieces, str(toy_whisper))
+
+
+def test_tokens_without_an_end(toy_whisper, pieces):
+    """The null token begins as the end token's row."""
+    with pytest.raises(UserError, match=r"no <\|endoftext\|>; make the list with --token_type whisper"):
+        build(toy_whisper, [piece for piece in pieces if piece != "<|endoftext|>"])

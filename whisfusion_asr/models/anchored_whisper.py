@@ -31,7 +31,7 @@ class AnchoredWhisper(nn.Module):
 
     Parts for freeze_param: `ctc.decoder.embed`, `ctc.decoder.readers` and the decoder's others, `ctc.null` (row of the
     null token, at first that of the end of the text), `ctc.narrowing` (of the widths, by layer and head).
-    Raises UserError: see WhisperDiffusionDecoder.
+    Raises UserError: no end token in the list; see also WhisperDiffusionDecoder.
     """
 
     def __init__(self, input_size: int, vocab_size: int, pieces: list[str] | None, model: str, language: str = "en",
@@ -40,6 +40,8 @@ class AnchoredWhisper(nn.Module):
         if frames_per_slot < 1 or not width > 0:
             raise UserError(f"ctc_conf: frames_per_slot {frames_per_slot} must be at least 1, width {width} above 0")
         self.decoder = WhisperDiffusionDecoder(vocab_size, input_size, pieces, model, language, task, dropout=dropout)
+        if END not in pieces:
+            raise UserError(f"token_list: no {END}; make the list with --token_type whisper")
         self.blank, self.frames_per_slot = vocab_size, frames_per_slot
         layers = self.decoder.adapters
         self.width, self.narrowing = width, nn.Parameter(torch.zeros(len(layers), layers[0].heads))

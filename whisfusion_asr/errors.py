@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 
+USER_ERROR = 2  # exit code
+
 
 class UserError(Exception):
     """Wrong input: the message says what, where (file, line, key), what was expected and the remedy, in one line."""
@@ -18,10 +20,10 @@ def exits_cleanly(main: Callable[..., None]) -> Callable[..., None]:
             main(*args, **kwargs)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+            sys.exit(USER_ERROR)
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
             print(f"error: {place}{error.strerror or error}", file=sys.stderr)
-            sys.exit(2)
+            sys.exit(USER_ERROR)
 
     return wrapped

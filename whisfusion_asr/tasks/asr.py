@@ -4,6 +4,7 @@ import argparse
 import difflib
 import inspect
 import logging
+import multiprocessing
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 import yaml
 from torch import Tensor, nn
+from torch.multiprocessing import ProcessExitedException
 
 from whisfusion_asr.tasks import espnet_compat  # noqa: F401  (first: makes espnet2 importable)
 
@@ -26,7 +28,7 @@ from espnet2.utils.types import str_or_none
 from whisfusion_asr.config import read_yaml
 from whisfusion_asr.data.languages import language_id
 from whisfusion_asr.data.tokenizer import Tokenizer, load_tokenizer, special_ids
-from whisfusion_asr.errors import UserError
+from whisfusion_asr.errors import USER_ERROR, UserError, exits_cleanly
 from whisfusion_asr.models.build import build_network
 from whisfusion_asr.tasks.causal_model import CausalASRModel
 from whisfusion_asr.tasks.choices import (
@@ -137,12 +139,19 @@ class DiffusionASRTask(AbsTask):
                 return
             if is_first_process(args):
                 begin_experiment(args)
-        super().main(args=args)
+        try:
+            super().main(args=args)
+        except ProcessExitedException as error:  # of one process a GPU; what the user did wrong it has said itself
+            if error.exit_code != USER_ERROR:
+                raise
+            sys.exit(USER_ERROR)
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
         """One process of the training. ESPnet leaves its process group to the exit, which then aborts at random."""
-        super().main_worker(args)
+        spawned = multiprocessing.parent_process() is not None
+        work = exits_cleanly(super().main_worker) if spawned else super().main_worker
+        work(args)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 

@@ -15,7 +15,7 @@ from whisfusion_asr.decoding.batches import token_batches
 from whisfusion_asr.decoding.output import Transcript
 from whisfusion_asr.decoding.words import Word
 from whisfusion_asr.errors import UserError
-from whisfusion_asr.pretrained.whisper_generate import Generated, OriginalWhisper
+from whisfusion_asr.pretrained.whisper_generate import ORIGINAL_PRECISIONS, Generated, OriginalWhisper
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class OriginalSettings:
     """A YAML of conf/ar_*.yaml: `decoder: whisper` and the options of OriginalWhisper.
 
     batch_size: utterances that are searched together; 1 for times to be compared
-    raises UserError: a number below 1, another decoder
+    raises UserError: a number below 1, another decoder, an unknown precision
     """
 
     decoder: str = "whisper"
@@ -42,6 +42,8 @@ class OriginalSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name}: expected at least 1, got {value}")
+        if self.precision not in ORIGINAL_PRECISIONS:
+            raise UserError(f"precision: expected {', '.join(ORIGINAL_PRECISIONS)}, got {self.precision!r}")
 
     def model(self, whisper_dir: str, device: str) -> OriginalWhisper:
         """The model with these options."""

@@ -84,6 +84,20 @@ def test_another_experiments_head_stands_above_the_own_one(place, tmp_path):
     assert found.trace[0]["shown"][0].split()[:8] == ["a", "b", "<space>", "c", "d", "<space>", "e", "f"]
 
 
+@pytest.mark.parametrize("running", [{"dtype": "bfloat16"}, {"quantize": "int8"}])
+def test_a_drafter_computes_as_its_decoder(place, running):
+    """One that is named; the head of the model itself, which counts the tokens too, is left as it is."""
+    plain, other = (Speech2Text(place / "decoder", inference=GAPS, draft_dir=place / "ctc", running=how)
+                    for how in (None, running))
+    heard = torch.from_numpy(states("abcd"))[None], torch.tensor([8])
+    with torch.no_grad():
+        wanted, found = (model.drafter.network.ctc.scores(*heard)[0].float() for model in (plain, other))
+    assert 1e-4 < (found - wanted).square().mean().sqrt() / wanted.square().mean().sqrt() < 0.02
+    own = Speech2Text(place / "both", inference=GAPS, running=running)
+    assert type(own.drafter.network.ctc.output) is torch.nn.Linear
+    assert own.drafter.network.ctc.output.weight.dtype == torch.float32
+
+
 def test_without_a_draft_the_canvas_is_one_gap(place):
     inference = GAPS | {"engine_conf": {"draft": 0}}
     for options in ({}, {"draft_dir": place / "ctc"}):

@@ -13,6 +13,7 @@ from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.anchored_whisper import AnchoredWhisper, attend_near
 from whisfusion_asr.models.build import build_network
 from whisfusion_asr.models.ctc_head import greedy_path, greedy_tokens
+from whisfusion_asr.models.running import Int8Linear, RunOptions, prepare
 
 LENGTHS = torch.tensor([18, 7, 12])
 
@@ -162,6 +163,16 @@ def test_a_network_of_it(toy_whisper, pieces, states):
     with torch.no_grad():
         drafts = network.greedy_draft(network.ctc(states, LENGTHS), LENGTHS)
     assert len(drafts) == 3 and all(token < len(pieces) for ids, _ in drafts for token in ids)
+
+
+@pytest.mark.parametrize("options", [RunOptions("bfloat16"), RunOptions(quantize="int8")])
+def test_it_runs_in_other_arithmetic(head, toy_whisper, pieces, states, options):
+    """With 8 bits the token table, too, which is no layer of its own."""
+    other = prepare(build(toy_whisper, pieces), options)
+    assert isinstance(other.decoder.head, Int8Linear) == (options.quantize == "int8")
+    with torch.no_grad():
+        wanted, found = (each.scores(states, LENGTHS)[0].float() for each in (head, other))
+    assert 1e-4 < (found - wanted).square().mean().sqrt() / wanted.square().mean().sqrt() < 0.05
 
 
 @pytest.mark.parametrize("conf", [{"frames_per_slot": 0}, {"width": 0.0}])

@@ -86,13 +86,14 @@ def test_int8_by_hand():
     linear = nn.Linear(2, 2)
     linear.weight.data = torch.tensor([[127.0, 1.4], [0.0, -254.0]])
     linear.bias.data = torch.tensor([0.0, 10.0])
-    found = Int8Linear(linear)(torch.tensor([[[1.27, 0.014], [0.0, 0.0]]]))
+    found = Int8Linear(linear.weight, linear.bias)(torch.tensor([[[1.27, 0.014], [0.0, 0.0]]]))
     # Weights: scales 1 and 2, integers (127, 1) and (0, -127). The row: scale 0.01, integers (127, 1).
     assert found.tolist() == [[pytest.approx([0.01 * (127 * 127 + 1), 0.01 * 2 * -127 + 10]), [0.0, 10.0]]]
 
 
 def test_an_int8_row_does_not_depend_on_the_others():
-    layer = Int8Linear(nn.Linear(24, 7))
+    linear = nn.Linear(24, 7)
+    layer = Int8Linear(linear.weight, linear.bias)
     rows = torch.randn(5, 24) * torch.tensor([[1.0], [100.0], [0.01], [3.0], [0.0]])
     together = layer(rows)
     assert all(torch.equal(layer(row[None])[0], found) for row, found in zip(rows, together, strict=True))

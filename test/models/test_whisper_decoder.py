@@ -151,6 +151,22 @@ def test_a_row_depends_on_its_own_utterance_and_slots_only(toy_whisper, pieces, 
             torch.testing.assert_close(together[row : row + 1, :length], wanted, atol=1e-5, rtol=1e-5)
 
 
+def test_the_token_table_on_8_bits(toy_whisper, pieces, acoustics) -> None:
+    """The table names the tokens, too: with a scale for each of its rows. As input it stays what it is."""
+    decoder = build(toy_whisper, pieces)
+    table, hidden = decoder.embed.weight.detach().clone(), torch.randn(2, 3, decoder.embed.embedding_dim)
+    with torch.no_grad():
+        decoder.head_bias.normal_()
+        exact = decoder.logits(hidden)
+        found = prepare(decoder, RunOptions(quantize="int8")).logits(hidden)
+        some = decoder.logits(hidden, torch.tensor([0, 7, 9]))
+    assert torch.equal(decoder.embed.weight, table) and torch.allclose(some, exact[..., [0, 7, 9]], atol=1e-5)
+    # Half a step of 127 in each factor of each of the products.
+    most = (hidden.abs().amax(-1, keepdim=True) * table.abs().sum(1) / 127 + table.abs().amax(1)
+            * hidden.abs().sum(-1, keepdim=True) / 127) * 0.51
+    assert ((found - exact).abs() <= most).all() and not torch.equal(found, exact)
+
+
 def test_some_of_the_logits(toy, acoustics) -> None:
     with torch.no_grad():
         hidden = toy.hidden(canvases(toy, 3), toy.read(acoustics, 8))

@@ -10,6 +10,7 @@ import torch
 from transformers import GenerationConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from whisfusion_asr.errors import UserError
+from whisfusion_asr.models.running import Int8Linear
 from whisfusion_asr.models.whisper_vocabulary import read_vocabulary
 from whisfusion_asr.pretrained.whisper import copy_encoder
 from whisfusion_asr.pretrained.whisper_generate import OriginalWhisper
@@ -82,6 +83,19 @@ def test_probabilities_are_those_of_the_text_given_at_once(toy_whisper: Path) ->
     assert found.tokens and found.log_probs == pytest.approx(expected.tolist(), abs=1e-4)
     chosen = [*found.log_probs, *([] if found.end_log_prob is None else [found.end_log_prob])]
     assert found.steps == len(chosen) and found.mean_log_prob == pytest.approx(sum(chosen) / len(chosen))
+
+
+def test_int8_is_the_same_search_but_for_rounding(toy_whisper: Path) -> None:
+    """The linear layers of the decoder and the one that names the tokens; the encoder is left as it is."""
+    plain, other = (OriginalWhisper(str(toy_whisper), max_new_tokens=4, precision=how) for how in ("float32", "int8"))
+    kinds = {type(layer) for layer in other.whisper.modules()}
+    assert Int8Linear in kinds and torch.nn.Linear not in kinds
+    wanted, found = (model(speech()).utterances for model in (plain, other))
+    for one, two in zip(wanted, found, strict=True):
+        assert one.tokens[0] == two.tokens[0] and one.log_probs != two.log_probs
+        assert two.log_probs[0] == pytest.approx(one.log_probs[0], abs=0.05)
+    heard = [model.encoder(speech()[0][None], torch.tensor([LENGTHS[0]]))[0] for model in (plain, other)]
+    assert torch.equal(*heard)
 
 
 def test_neighbours_in_a_batch_change_nothing(toy_whisper: Path) -> None:

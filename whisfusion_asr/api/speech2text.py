@@ -66,7 +66,7 @@ class Speech2Text:
     encoder_dir: experiment or imported encoder that makes the states, if exp_dir was trained on dumped ones
     draft_dir, draft_model: experiment on the same states whose CTC head writes the drafts of sampler gaps, and its
         weights; default: the CTC head of exp_dir
-    running: mapping with the keys of RunOptions: dtype, quantize, compile; how the decoder computes
+    running: mapping with the keys of RunOptions: dtype, quantize, compile; how the decoder computes, and the drafter
     trace: keep every pass's canvases in the transcripts; word_times: give each word its start and end
     lang: language of utterances that do not name their own, for a model of several
     """
@@ -95,6 +95,8 @@ class Speech2Text:
         self._use(settings or _checked(usual_conf(config, draft_dir is not None)))
         if run != RunOptions():
             prepare(self.network.decoder, run)
+            if self.drafter is not None and self.drafter.network is not self.network:
+                prepare(self.drafter.network.ctc, replace(run, compile=None))
         self.spec = replace(canvas_spec(config, self.tokenizer), inner=self.tokenizer.inner)
         if lang is not None:
             language_id(self.tokenizer.languages, lang)  # refuses one that the model does not write

@@ -31,10 +31,10 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_running_options(parser: argparse.ArgumentParser) -> None:
-    """How the decoder computes: --dtype, --quantize and --compile, checked by models/running.py."""
-    parser.add_argument("--dtype", default="float32", help="of the decoder's arithmetic: float32, bfloat16, on CUDA "
+    """How decoder and drafter compute: --dtype, --quantize and --compile, checked by models/running.py."""
+    parser.add_argument("--dtype", default="float32", help="of the arithmetic: float32, bfloat16, on CUDA "
                         "float16; softmax and confidences are float32 in any case")
-    parser.add_argument("--quantize", help="int8: the decoder's linear layers on 8-bit integers (CPU)")
+    parser.add_argument("--quantize", help="int8: the linear layers on 8-bit integers (CPU)")
     parser.add_argument("--compile", help="torch.compile of the decoder: default, or on CUDA reduce-overhead, "
                         "which replays CUDA graphs")
 

@@ -1,4 +1,4 @@
-"""How a decoder runs: the number type of its matrix products, 8-bit weights, torch.compile: rounding, and the speed."""
+"""How a network runs: the number type of its matrix products, 8-bit weights, torch.compile: rounding, and the speed."""
 
 import os
 import shutil
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.adapter import Memory
 from whisfusion_asr.models.attention import Fold
+from whisfusion_asr.models.whisper_decoder import WhisperDiffusionDecoder
 
 DTYPES = ("float32", "bfloat16", "float16")
 COMPILE_MODES = ("default", "reduce-overhead")
-# The methods of a CanvasDecoder, and of a causal one, that compute something; `forward` is made of them.
-METHODS = ("read", "hidden", "hidden_before", "logits", "step")
+# The methods of a CanvasDecoder, of a causal one and of a CTC head that compute something; `forward` is made of them.
+METHODS = ("read", "hidden", "hidden_before", "logits", "step", "scores")
 VARIANTS = 64  # of compiled decoders: 6 of one on a CPU, for each number type
 # A CUDA graph is of one shape: so many frames come together that few shapes occur.
 GRAPH_FRAMES = 128
@@ -25,7 +26,8 @@ GRAPH_FRAMES = 128
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a decoder runs. What becomes of its logits (softmax, log-sum-exp, entropy, confidence) is always float32.
+    """How a decoder runs, and the head that drafts for it. What becomes of logits (softmax, log-sum-exp, entropy,
+    confidence) is always float32.
 
     dtype: of matrix products and attention; sums of layers and norms stay float32. float16 needs CUDA
     quantize: "int8": linear layers multiply 8-bit integers, weights with a scale for each output, inputs with one for
@@ -58,7 +60,8 @@ class RunOptions:
 
 
 def prepare(decoder: nn.Module | None, options: RunOptions, backend: str = "inductor") -> nn.Module:
-    """Let a decoder (a CanvasDecoder or the causal one) run as the options say. It is changed in place, and returned.
+    """Let a decoder (a CanvasDecoder, the causal one, a CTC head) run as the options say. It is changed in place, and
+    returned.
 
     The result is for decoding: its linear layers hold their weights in the asked type. backend: of torch.compile
     Raises UserError: no decoder, an option that its device cannot follow, no compiler for torch.compile.
@@ -68,7 +71,7 @@ def prepare(decoder: nn.Module | None, options: RunOptions, backend: str = "indu
     device = next(decoder.parameters()).device
     options.check_device(device)
     if options.quantize:
-        _replace_linear(decoder)
+        quantize(decoder)
     if options.compile:
         if backend == "inductor":
             _check_compiler(device)
@@ -81,13 +84,14 @@ def prepare(decoder: nn.Module | None, options: RunOptions, backend: str = "indu
 class Int8Linear(nn.Module):
     """A linear layer on 8-bit integers: y = (q_x @ q_w) * s_x * s_w + b, q = round(value / s), s = largest / 127."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """weight: (O, I); bias: (O,), as those of nn.Linear."""
         super().__init__()
-        weight = linear.weight.detach()
+        weight = weight.detach()
         scale = _scale(weight)
         self.register_buffer("weight", (weight / scale).round().to(torch.int8).t())  # (I, O)
         self.register_buffer("scale", scale.squeeze(1))
-        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
+        self.register_buffer("bias", None if bias is None else bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., I) float32. Returns (..., O)."""
@@ -103,12 +107,15 @@ def _scale(table: Tensor) -> Tensor:
     return table.abs().amax(1, keepdim=True).clamp(min=1e-30) / 127
 
 
-def _replace_linear(module: nn.Module) -> None:
+def quantize(module: nn.Module) -> None:
+    """Put 8-bit layers in the place of all linear ones in a module, and a `head` beside token tables that are one."""
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
-            setattr(module, name, Int8Linear(child))
+            setattr(module, name, Int8Linear(child.weight, child.bias))
         else:
-            _replace_linear(child)
+            quantize(child)
+    if isinstance(module, WhisperDiffusionDecoder):
+        module.head = Int8Linear(module.embed.weight, module.head_bias)
 
 
 def _use_dtype(decoder: nn.Module, device: torch.device, dtype: torch.dtype) -> None:

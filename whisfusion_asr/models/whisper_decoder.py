@@ -139,6 +139,7 @@ class WhisperDiffusionDecoder(nn.Module):
         self.register_buffer("prefix_embed", table[prefix].clone(), persistent=False)
         self.mask = nn.Parameter(self.embed.weight.detach().mean(0))
         self.head_bias = nn.Parameter(torch.zeros(vocab_size))
+        self.head: nn.Module | None = None  # in the place of token table and bias, see models/running.py
         self.positions = nn.Embedding.from_pretrained(whisper.embed_positions.weight.detach().clone(), freeze=False)
         layers = range(config.decoder_layers)
         self.blocks = nn.ModuleList(Block(size, heads, config.decoder_ffn_dim) for _ in layers)
@@ -224,6 +225,8 @@ class WhisperDiffusionDecoder(nn.Module):
 
     def logits(self, hidden: Tensor, among: Tensor | None = None) -> Tensor:
         """hidden: (..., D), any choice of slots; among: (M,) ids to choose from, None for all V. Returns (..., M)."""
+        if among is None and self.head is not None:
+            return self.head(hidden)
         if among is None:
             return F.linear(hidden, self.embed.weight, self.head_bias)
         return F.linear(hidden, self.embed.weight[among], self.head_bias[among])

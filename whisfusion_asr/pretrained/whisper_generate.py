@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from whisfusion_asr.errors import UserError
+from whisfusion_asr.models.running import RunOptions, quantize
 from whisfusion_asr.models.whisper_encoder import PRECISIONS, WhisperEncoder
 from whisfusion_asr.models.whisper_vocabulary import END, prefix_ids, read_json, read_vocabulary
 
+ORIGINAL_PRECISIONS = (*PRECISIONS, "int8")
 NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")  # the name in newer and in older vocabularies
 
 
@@ -60,8 +62,9 @@ class OriginalWhisper:
     num_beams: 1 is greedy
     max_new_tokens: at most so many tokens, the end included; None for half the decoder's places, as Whisper's program
     suppress: never write the tokens that the model's generation_config.json bans (symbols, other special tokens)
-    precision: `float32`, or `bfloat16` for GPUs
-    raises UserError: incomplete weights, an unknown language or task, more tokens than the decoder has places for
+    precision: `float32`, `bfloat16` for GPUs, or `int8`: the decoder's linear layers on 8-bit integers, for CPUs
+    raises UserError: incomplete weights, a precision that the device has not, an unknown language or task, more tokens
+        than the decoder has places for
     """
 
     def __init__(
@@ -79,8 +82,13 @@ class OriginalWhisper:
         self.prefix = prefix_ids(vocabulary, model, language, task)
         self.eos_id = vocabulary[END]
         self.no_speech_id = next((vocabulary[name] for name in NO_SPEECH if name in vocabulary), None)
-        self.encoder = WhisperEncoder(model, context="padded", keep="padded", precision=precision).to(device)
-        self.whisper = _load(model).to(device, PRECISIONS[precision])
+        int8 = precision == "int8"
+        kept = "float32" if int8 else precision
+        self.encoder = WhisperEncoder(model, context="padded", keep="padded", precision=kept).to(device)
+        self.whisper = _load(model).to(device, PRECISIONS[kept])
+        if int8:
+            RunOptions(quantize="int8").check_device(torch.device(device))
+            quantize(self.whisper)
         places = self.whisper.config.max_target_positions
         max_new_tokens = places // 2 if max_new_tokens is None else max_new_tokens
         if len(self.prefix) + max_new_tokens > places:

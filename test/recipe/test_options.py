@@ -62,6 +62,7 @@ def test_both_spellings_and_the_equals_sign() -> None:
         (["--stage", "8"], "--inference_config is not set; stage 8 publish needs it"),
         ([*SETS, "--stage", "8", "--stop_stage", "5"], "--stage 8 comes after --stop_stage 5: nothing to run"),
         (["--stage", "5"], "--test_sets is not set; stage 5 decode needs it"),
+        (["--asr_task", "espnet", "--inference_dtype", "int8"], "are decoded by ESPnet: say --inference_args dtype="),
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_code_2(

@@ -410,6 +410,17 @@ def test_an_unfinished_training_is_decoded_only_with_a_named_checkpoint(finished
     recipe.run("--stage", "5", *other)
 
 
+@pytest.mark.parametrize(("dtype", "words"), [("int8", "--quantize int8"), ("bfloat16", "--dtype bfloat16")])
+def test_the_arithmetic_of_a_decoding(finished: Recipe, dtype: str, words: str) -> None:
+    """It is said to all jobs and to their merging, and another one does not overwrite what is decoded."""
+    other = ("--stage", "decode", "--inference_dtype", dtype)
+    assert "--inference_tag" in finished.run(*other, code=2) and not finished.calls()
+    finished.run(*other, "--inference_tag", "other")
+    decoded = [call for call in finished.calls() if call.startswith("decode ")]
+    assert len(decoded) == 3 and all(words in call for call in decoded)
+    assert "--inference_dtype must be one of float32" in finished.run("--inference_dtype", "half", code=2)
+
+
 def test_works_from_another_directory(recipe: Recipe, tmp_path: Path) -> None:
     recipe.run("--stop_stage", "1", cwd=tmp_path)
     assert (recipe.path / "data/token_list/unigram50/tokens.txt").exists()

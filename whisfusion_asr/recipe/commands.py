@@ -250,9 +250,14 @@ class Commands:
             *("--data_dir", self.layout.data(name), *states, "--out", self.layout.decoding(config, name)),
             *("--num_jobs", jobs, *task, *self._device()),
             *self._drafter,
+            *self._arithmetic(),
             *(("--inference_args", o.inference_args) if o.inference_args else ()),
             *(("--trace", "true") if o.inference_trace else ()),
         )
+
+    def _arithmetic(self) -> tuple[str, ...]:
+        dtype = self.options.inference_dtype
+        return () if dtype == "float32" else ("--quantize" if dtype == "int8" else "--dtype", dtype)
 
     def _device(self) -> tuple[str, ...]:
         return ("--device", "cuda") if self.options.ngpu else ()

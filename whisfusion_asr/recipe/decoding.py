@@ -28,6 +28,7 @@ def decoding_step(steps: "Steps", config: str, name: str) -> Step:
         one, merge = commands.decode(config, name, count), commands.decode_merge(config, name, count)
         before = [Job(tuple(commands.calibrate()))]
         settings |= {"model_file": o.inference_model} | ({"trace": True} if o.inference_trace else {})
+        settings |= {"dtype": o.inference_dtype} if o.inference_dtype != "float32" else {}
         reads = _model_and_source(steps, name)
     own = (data / "utt2spk", data / "utt2num_samples", *steps.layout.utt2lang(name))
     gpu = {"gpus": o.ngpu, "submit": "cuda_cmd" if o.ngpu else "decode_cmd"}

@@ -18,6 +18,7 @@ CHOICES = {
     "text_case": ("keep", "upper", "lower"),
     "punctuation": ("keep", "remove"),
     "labels": ("", "whisper"),
+    "inference_dtype": ("float32", "bfloat16", "float16", "int8"),
     "normalizer": ("none", "published", "basic", "whisper_en", "cjk"),
     "asr_task": ("diffusion", "espnet", "espnet_maskctc"),
 }
@@ -97,6 +98,8 @@ class Options:
     inference_config: str = _option("", "YAML files of the decoding; each gets a directory of its own")
     inference_args: str = _option("", "changed keys of the decoding: sampler_conf.candidates=5 ...")
     inference_tag: str = _option("", "name of the decoding's directory; default: name of its YAML")
+    inference_dtype: str = _option("float32", "arithmetic of decoder and drafter: float32, bfloat16, float16 (GPU) or "
+                                   "int8 (CPU); that of the original Whisper is `precision` in its YAML")
     inference_trace: bool = _option(False, "keep the canvases of every pass, for the report's step-by-step table")
     inference_model: str = _option("valid.loss.ave.pth", "checkpoint to decode with")
     normalizer: str = _option("none", "of both texts in scoring: none, published, basic, whisper_en or cjk")
@@ -144,6 +147,9 @@ class Options:
         if self.languages and self.token_type in ("llama", "whisper"):
             raise UserError(f"--languages: the published tokens of --token_type {self.token_type} have no place for "
                             "them; take unigram, bpe or char")
+        if self.asr_task != "diffusion" and self.inference_dtype != "float32":
+            raise UserError(f"--inference_dtype {self.inference_dtype}: the models of --asr_task {self.asr_task} are "
+                            "decoded by ESPnet: say --inference_args dtype=... in its place")
         if self.labels and not self.whisper_dir:
             raise UserError("--labels whisper needs a complete Whisper model: give its folder with --whisper_dir DIR")
         if self.relabel and not self.labels:

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from whisfusion_asr.decoding.network import Predict
+from whisfusion_asr.models.rows import in_cache, largest
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,13 @@ def look_back(predict: Predict, looks: Sequence[Look], utterances: Sequence[int]
     slots = torch.arange(canvas.size(1))
     asked = torch.stack([(slots >= look.first) & (slots < look.last) for look in looks])
     standing, found, start = canvas[asked], [], 0
-    for logits in predict(canvas, torch.tensor(utterances), asked):
-        distribution = logits.float().softmax(-1)
-        here = standing[start : start + len(logits), None].to(logits.device)
-        found.append([*distribution.max(-1), distribution.gather(-1, here).squeeze(-1)])
+    for logits in chain.from_iterable(map(in_cache, predict(canvas, torch.tensor(utterances), asked))):
+        distribution, (_, best) = logits.float().softmax(-1), largest(logits)
+        here = standing[start : start + len(logits)].to(logits.device)
+        found.append([best, *distribution.gather(-1, torch.stack((best, here), -1)).unbind(-1)])
         start += len(logits)
     assert start == len(standing), "predict must answer exactly the asked slots"
-    probability, token, shown = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+    token, probability, shown = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
     sizes = [look.last - look.first for look in looks]
     columns = (column.split(sizes) for column in (token, probability, shown))
     return [Foretold(*parts) for parts in zip(*columns, strict=True)]

@@ -2,9 +2,14 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor
+
+from whisfusion_asr.models.rows import in_cache, largest
+
+FAR = 1e4  # below the largest logit: its share of a probability is 0, and 0 times an infinite one would be no number
 
 # predict(canvas (R, L), rows (R,) utterance of each row, asked (R, L) bool) -> logits of the asked slots in row-major
 # order, in chunks (n, V) that together are (N, V): all logits of a pass never exist at once.
@@ -93,7 +98,7 @@ def ask_network(predict: Predict, asks: Sequence[Ask], utterances: Sequence[int]
         draw = _stacked_draws(parts, width)
         owners = torch.repeat_interleave(torch.tensor(utterances), torch.tensor(rows))
         start, entropy = 0, any(ask.entropy for ask in asks)
-        for logits in predict(canvas, owners, asked):
+        for logits in chain.from_iterable(map(in_cache, predict(canvas, owners, asked))):
             here = slice(start, start + len(logits))
             found.append(_read(_without_end(logits, text[here], eos_id), sure[here], entropy,
                                None if draw is None else draw[asked][here]))
@@ -169,21 +174,30 @@ def _read(logits: Tensor, sure: Tensor, entropy: bool, draw: Tensor | None) -> t
 
     logits: (n, V) fp32; sure: (n,) bool; draw: (n, G)
     """
-    largest, token = logits.max(-1)
+    most, token = largest(logits)
     if entropy or draw is not None:
         distribution = logits.softmax(-1)
         probability = distribution.gather(-1, token[:, None]).squeeze(-1)
-        spread = torch.special.entr(distribution).sum(-1) if entropy else torch.zeros_like(probability)
+        spread = _entropy(logits, most, distribution, probability) if entropy else torch.zeros_like(probability)
         if draw is None:
             return token, probability, spread
         total = distribution.cumsum(-1)
         drawn = torch.searchsorted(total, draw.to(logits.device) * total[:, -1:], right=True)
         drawn = drawn.clamp(max=logits.size(-1) - 1)
         return token, probability, spread, drawn, distribution.gather(-1, drawn)
-    probability = torch.zeros_like(largest)
+    probability = torch.zeros_like(most)
     wanted = slice(None) if sure.all() else sure.to(logits.device)
-    probability[wanted] = (largest[wanted] - logits[wanted].logsumexp(-1)).exp()
+    probability[wanted] = (most[wanted] - logits[wanted].logsumexp(-1)).exp()
     return token, probability, torch.zeros_like(probability)
+
+
+def _entropy(logits: Tensor, most: Tensor, distribution: Tensor, probability: Tensor) -> Tensor:
+    """Entropy of each row in nats: -log p of the largest + sum of p * (largest - logit), without a logarithm of all.
+
+    logits, distribution: (n, V); most, probability: (n,) of the largest
+    """
+    below = (most[:, None] - logits).clamp_(max=FAR)
+    return torch.linalg.vecdot(distribution, below) - probability.log()
 
 
 def _table(values: Tensor, asked: Tensor) -> Tensor:

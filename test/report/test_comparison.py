@@ -235,6 +235,21 @@ def test_other_references_and_normalizers_are_refused(here, capsys):
         Path(place).write_text(old)
 
 
+def test_what_drafts_has_its_cost(here):
+    """The training of another experiment's head counts, that of the decoder beside it does not."""
+    trained("exp/both", "decoder.blocks", 900, "7 minutes", "exp/enc/w.pth:ctc:ctc")
+    decoded("exp/x/gaps", 10, meta={"sampler": "gaps", "draft_dir": "exp/both"})
+    rows, _, page = compare("--systems", "pdd=exp/x/pdd", "gaps=exp/x/gaps", "--against", "pdd")
+    told = [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+    assert [row["training minutes"] for row in told] == ["6.5", "6.5"]  # its own head is the same
+    trained("exp/head", "ctc", 40, "10 minutes")
+    decoded("exp/x/other", 10, meta={"sampler": "gaps", "draft_dir": "exp/head"})
+    rows, _, page = compare("--systems", "pdd=exp/x/pdd", "gaps=exp/x/other", "--against", "pdd")
+    told = dict(zip(rows[0], rows[-1], strict=True))
+    assert (told["training minutes"], told["trained parameters"]) == ("16.5", "570")
+    assert "|exp/head|10.0|1|40|gaps|" in page
+
+
 def test_the_trainings_behind_an_experiment(here):
     trained("exp/last", "decoder.blocks", 500, "1 minute", "exp/x/w.pth", "exp/text/w.pth")
     assert [each.place.name for each in trainings(Path("exp/last"))] == ["text", "enc", "x", "last"]

@@ -10,7 +10,7 @@ from typing import Any
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.report.files import read_json
 from whisfusion_asr.report.tables import Row
-from whisfusion_asr.report.training import Training, trainings
+from whisfusion_asr.report.training import Training, moved, trainings
 
 # What a decoding needs of the network decides which trainings count as its own.
 PARTS_OF_CTC = ("frontend", "encoder", "ctc")
@@ -74,15 +74,24 @@ class System:
         """The trainings behind the weights that it uses."""
         if any(self.meta(name).get("decoder") == "whisper" for name in self.sets):
             return []  # the original one, wherever its results lie
-        return trainings(self.directory.parent, PARTS_OF_CTC if self.uses_ctc_alone else ())
+        own = trainings(self.directory.parent, PARTS_OF_CTC if self.uses_ctc_alone else ())
+        return list({each.place: each for each in (*self.drafting, *own)}.values())
+
+    @cached_property
+    def drafting(self) -> list[Training]:
+        """Those of another experiment, whose CTC head writes its drafts."""
+        named = {self.meta(name).get("draft_dir") for name in self.sets} - {None}
+        places = [moved(Path(each) / "config.yaml", self.directory.parent).parent for each in sorted(named)]
+        return [training for place in places for training in trainings(place, PARTS_OF_CTC)]
 
     def cost(self) -> Row:
         """Trained parameters and training minutes, None where no log tells them."""
-        trained: dict[str, int] = {}
+        trained: dict[tuple[bool, str], int] = {}
         for training in self.trainings:
+            drafts = training in self.drafting
             for part, (count, _) in training.parts.items():
-                if not self.uses_ctc_alone or part in PARTS_OF_CTC:
-                    trained[part] = max(count, trained.get(part, 0))
+                if part in PARTS_OF_CTC or not (self.uses_ctc_alone or drafts):
+                    trained[drafts, part] = max(count, trained.get((drafts, part), 0))
         told = [training.seconds for training in self.trainings if training.seconds is not None]
         return {
             "parameters": f"{sum(trained.values()):,}" if trained else None,

@@ -51,14 +51,14 @@ def trainings(exp_dir: Path, kept: Collection[str] = ()) -> list[Training]:
     for item in read_config(exp_dir / "config.yaml").get("init_param") or []:
         path, _, part = (item.split(":") + ["", ""])[:3]
         if not kept or part in kept:
-            found |= {each.place: each for each in trainings(_moved(Path(path), exp_dir).parent, kept)}
+            found |= {each.place: each for each in trainings(moved(Path(path), exp_dir).parent, kept)}
     own = read_training(exp_dir)
     if not kept or any(own.parts.get(part, (0, 0))[0] for part in kept):
         found[exp_dir] = own
     return list(found.values())
 
 
-def _moved(path: Path, exp_dir: Path) -> Path:
+def moved(path: Path, exp_dir: Path) -> Path:
     """A file that a configuration names from its recipe directory, which is above the experiment."""
     places = [path, *(above / path for above in exp_dir.absolute().parents)]
     return next((place for place in places if place.is_file()), path)

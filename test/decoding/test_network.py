@@ -5,7 +5,7 @@ import torch
 
 from whisfusion_asr.decoding.look import Look, look_back
 from whisfusion_asr.decoding.network import Ask, ask_network
-from whisfusion_asr.models.rows import CACHED
+from whisfusion_asr.decoding.rows import CACHED
 
 END = 0
 

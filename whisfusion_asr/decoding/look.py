@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from whisfusion_asr.decoding.network import Predict
-from whisfusion_asr.models.rows import in_cache, largest
+from whisfusion_asr.decoding.rows import in_cache, largest
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from whisfusion_asr.models.rows import in_cache, largest
+from whisfusion_asr.decoding.rows import in_cache, largest
 
 FAR = 1e4  # below the largest logit: its share of a probability is 0, and 0 times an infinite one would be no number
 

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from whisfusion_asr.models.frontend import frames_mask
 from whisfusion_asr.models.light_conformer import ConformerBlock
-from whisfusion_asr.models.rows import largest
 
 
 class CTCHead(nn.Module):
@@ -60,7 +59,7 @@ def ctc_loss(logits: Tensor, lengths: Tensor, text: Tensor, text_lengths: Tensor
 
 def greedy_path(logits: Tensor, lengths: Tensor) -> Tensor:
     """Best class per frame, blank beyond the length. logits: (B, T, V + 1) -> (B, T) int64."""
-    best = largest(logits.flatten(0, 1))[1].unflatten(0, logits.shape[:2])
+    best = logits.argmax(-1)
     return best.masked_fill(~frames_mask(lengths, best.size(1)), logits.size(-1) - 1)
 
 

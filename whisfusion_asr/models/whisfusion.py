@@ -9,7 +9,6 @@ from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.adapter import Acoustics, Memory
 from whisfusion_asr.models.ctc_head import CTCHead, count_positions, greedy_path, greedy_tokens, new_tokens
 from whisfusion_asr.models.diffusion_decoder import CanvasDecoder
-from whisfusion_asr.models.rows import in_cache
 
 # Logits that exist at once, as numbers: 32 MB in fp32 stay near the processor's cache, a GPU wants larger pieces.
 CPU_LOGITS, GPU_LOGITS = 2**23, 2**28
@@ -84,8 +83,8 @@ class Whisfusion(nn.Module):
         """
         assert self.ctc is not None
         path = greedy_path(logits, lengths)
-        parts = in_cache(logits.float().flatten(0, 1))
-        probability = torch.cat([(part.amax(-1) - part.logsumexp(-1)).exp() for part in parts]).view_as(path)
+        scores = logits.float()
+        probability = (scores.amax(-1) - scores.logsumexp(-1)).exp()
         segment = new_tokens(path, self.ctc.blank).cumsum(1)
         drafts = []
         for row, ids in enumerate(greedy_tokens(path, self.ctc.blank)):

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whisfusion_asr.models import rows
-from whisfusion_asr.models.rows import BLOCK, CACHED, in_cache, largest
+from whisfusion_asr.decoding import rows
+from whisfusion_asr.decoding.rows import BLOCK, CACHED, in_cache, largest
 
 WIDTHS = (1, 7, 2 * BLOCK - 1, 2 * BLOCK, 2 * BLOCK + 1, 3 * BLOCK, 4001)
 

@@ -43,7 +43,8 @@ def test_the_upper_half_of_the_blocks_is_heard(kind):
     before = (weights[0] - changed[0]).abs().amax((0, 2))
     if kind is CausalDecoder:  # the row of a slot has read the tokens before it
         assert (before == 0).all()
-        assert torch.equal(weights[0, :, 0], decoder.listening(torch.tensor([[0, 0]] * 2), memory)[0, :, 0])
+        shorter = decoder.listening(torch.tensor([[0, 0]] * 2), memory)  # other sizes round in another way on some CPUs
+        torch.testing.assert_close(weights[0, :, 0], shorter[0, :, 0], rtol=1e-5, atol=1e-6)
     else:
         assert (before > 0).all()
 

@@ -42,11 +42,11 @@ def test_not_a_number_is_not_hidden() -> None:
 ])  # fmt: skip
 def test_parts_are_whole_rows_in_order(count: int, width: int, sizes: list[int]) -> None:
     table = torch.arange(count)[:, None].expand(count, width)
-    parts = in_cache(table)
+    parts = list(in_cache([table]))
     assert [len(part) for part in parts] == sizes and torch.equal(torch.cat(parts), table)
 
 
 def test_another_device_gets_it_in_one() -> None:
     """It has kernels of its own for both."""
     table = torch.empty(9, rows.CACHED, device="meta")
-    assert len(in_cache(table)) == 1 and largest(table)[0].shape == (9,)
+    assert len(list(in_cache([table]))) == 1 and largest(table)[0].shape == (9,)

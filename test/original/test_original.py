@@ -95,6 +95,7 @@ def test_it_is_scored_and_read_as_every_decoding(data: Path, decoded: Path, tmp_
     ("beam=3", "unknown key beam; did you mean num_beams?"),
     ("batch_size=many", "batch_size: expected a whole number, got 'many'"),
     ("decoder=diffusion", "decoder: expected whisper, got 'diffusion'"),
+    ("precision=int4", "precision: expected float32, bfloat16, int8, got 'int4'"),
 ])
 def test_wrong_settings_are_one_line(toy_whisper: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
                                      change: str, message: str) -> None:  # fmt: skip

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -48,7 +47,7 @@ def look_back(predict: Predict, looks: Sequence[Look], utterances: Sequence[int]
     slots = torch.arange(canvas.size(1))
     asked = torch.stack([(slots >= look.first) & (slots < look.last) for look in looks])
     standing, found, start = canvas[asked], [], 0
-    for logits in chain.from_iterable(map(in_cache, predict(canvas, torch.tensor(utterances), asked))):
+    for logits in in_cache(predict(canvas, torch.tensor(utterances), asked)):
         distribution, (_, best) = logits.float().softmax(-1), largest(logits)
         here = standing[start : start + len(logits)].to(logits.device)
         found.append([best, *distribution.gather(-1, torch.stack((best, here), -1)).unbind(-1)])

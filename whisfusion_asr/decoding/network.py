@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -98,7 +97,7 @@ def ask_network(predict: Predict, asks: Sequence[Ask], utterances: Sequence[int]
         draw = _stacked_draws(parts, width)
         owners = torch.repeat_interleave(torch.tensor(utterances), torch.tensor(rows))
         start, entropy = 0, any(ask.entropy for ask in asks)
-        for logits in chain.from_iterable(map(in_cache, predict(canvas, owners, asked))):
+        for logits in in_cache(predict(canvas, owners, asked)):
             here = slice(start, start + len(logits))
             found.append(_read(_without_end(logits, text[here], eos_id), sure[here], entropy,
                                None if draw is None else draw[asked][here]))

@@ -1,5 +1,7 @@
 """Reading tables of logits, a row for each slot. On a CPU what lies in its cache is read several times as fast."""
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor
 
@@ -7,11 +9,10 @@ CACHED = 2**18  # numbers of a table that, with a copy or two, stay in a core's 
 BLOCK = 512
 
 
-def in_cache(logits: Tensor) -> tuple[Tensor, ...]:
-    """A table (N, V) in parts of whole rows, (n, V) each; other devices than a CPU get it in one."""
-    if logits.device.type != "cpu":
-        return (logits,)
-    return logits.split(max(1, CACHED // logits.size(-1)))
+def in_cache(tables: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Tables (N, V) in parts of whole rows, (n, V) each, in order; other devices than a CPU get them as they are."""
+    for logits in tables:
+        yield from logits.split(max(1, CACHED // logits.size(-1))) if logits.device.type == "cpu" else (logits,)
 
 
 def largest(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,7 +71,7 @@ def prepare(decoder: nn.Module | None, options: RunOptions, backend: str = "indu
     device = next(decoder.parameters()).device
     options.check_device(device)
     if options.quantize:
-        quantize(decoder)
+        _quantize(decoder)
     if options.compile:
         if backend == "inductor":
             _check_compiler(device)
@@ -107,13 +107,13 @@ def _scale(table: Tensor) -> Tensor:
     return table.abs().amax(1, keepdim=True).clamp(min=1e-30) / 127
 
 
-def quantize(module: nn.Module) -> None:
+def _quantize(module: nn.Module) -> None:
     """Put 8-bit layers in the place of all linear ones in a module, and a `head` beside token tables that are one."""
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
             setattr(module, name, Int8Linear(child.weight, child.bias))
         else:
-            quantize(child)
+            _quantize(child)
     if isinstance(module, WhisperDiffusionDecoder):
         module.head = Int8Linear(module.embed.weight, module.head_bias)
 

@@ -225,11 +225,9 @@ class WhisperDiffusionDecoder(nn.Module):
 
     def logits(self, hidden: Tensor, among: Tensor | None = None) -> Tensor:
         """hidden: (..., D), any choice of slots; among: (M,) ids to choose from, None for all V. Returns (..., M)."""
-        if among is None and self.head is not None:
-            return self.head(hidden)
-        if among is None:
-            return F.linear(hidden, self.embed.weight, self.head_bias)
-        return F.linear(hidden, self.embed.weight[among], self.head_bias[among])
+        if among is not None:
+            return F.linear(hidden, self.embed.weight[among], self.head_bias[among])
+        return F.linear(hidden, self.embed.weight, self.head_bias) if self.head is None else self.head(hidden)
 
     def forward(self, canvas: Tensor, memory: Memory) -> Tensor:
         """canvas: (B, L) int64; memory: what `read` returned for these rows. Returns logits (B, L, V)."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from whisfusion_asr.errors import UserError
-from whisfusion_asr.models.running import RunOptions, quantize
+from whisfusion_asr.models.running import RunOptions, prepare
 from whisfusion_asr.models.whisper_encoder import PRECISIONS, WhisperEncoder
 from whisfusion_asr.models.whisper_vocabulary import END, prefix_ids, read_json, read_vocabulary
 
@@ -87,8 +87,7 @@ class OriginalWhisper:
         self.encoder = WhisperEncoder(model, context="padded", keep="padded", precision=kept).to(device)
         self.whisper = _load(model).to(device, PRECISIONS[kept])
         if int8:
-            RunOptions(quantize="int8").check_device(torch.device(device))
-            quantize(self.whisper)
+            prepare(self.whisper, RunOptions(quantize="int8"))
         places = self.whisper.config.max_target_positions
         max_new_tokens = places // 2 if max_new_tokens is None else max_new_tokens
         if len(self.prefix) + max_new_tokens > places:

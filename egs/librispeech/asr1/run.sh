@@ -8,7 +8,7 @@
 #   ./run.sh --preset whisfusion_v2                   a decoder from scratch on Whisper-large-v3, after the second version
 #   ./run.sh --preset mini --librispeech_dir DIR --whisper_dir DIR
 #       a LibriSpeech-shaped folder with parts train-mini, dev-mini, test-mini: a small Whisper's decoder is adapted, CPU
-#   ./run.sh --preset mini_long ...                   the same on the hours at three speeds, for hours of two cores
+#   ./run.sh --preset mini_long ...                   the same at three speeds, drafts by a second copy of the decoder, 2 h
 #   ./run.sh --preset mini_scratch ...                the same speech, a small decoder that begins with random weights
 # sets: train_960 281241 960.9, dev 5567 10.5, test_clean 2620 5.4, test_other 2939 5.1
 set -euo pipefail

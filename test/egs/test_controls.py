@@ -175,3 +175,19 @@ def test_recordings_are_labelled_before_they_are_checked(recipe: Path) -> None:
     assert all("--whisper_dir W --out dump/labels/" in line and "language=en" in line for line in labels)
     first = dry_run(place, "run.sh", "--audio-dir", "A", "--transcripts=F", "--whisper_dir", "W").stdout
     assert "bash local/data.sh --corpus_dir A --transcripts F" in first
+
+
+@pytest.mark.parametrize("words", [
+    ("--transcripts", "my F", "--local_data_opts", "--test_share 0.2"),
+    ("--transcripts=my F", "--local-data-opts=--test_share 0.2"),
+])  # fmt: skip
+def test_transcripts_and_data_options_go_together(recipe: Path, words: tuple[str, ...]) -> None:
+    place = recipe.parents[1] / "convert_whisper/asr1"
+    first = dry_run(place, "run.sh", "--audio_dir", "A", "--whisper_dir", "W", *words).stdout
+    assert 'bash local/data.sh --corpus_dir A --transcripts "my F" --test_share 0.2\n' in first
+
+
+def test_an_option_without_a_value_is_named(recipe: Path) -> None:
+    place = recipe.parents[1] / "convert_whisper/asr1"
+    done = subprocess.run([place / "run.sh", "--audio_dir", "A", "--transcripts"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: --transcripts needs a value\n")

@@ -5,16 +5,18 @@
 # The folder is searched with its subfolders; files of any length and format that soundfile reads. More: README.md
 set -euo pipefail
 
-words=()
+words=() data_opts=""
 while [ $# -gt 0 ]; do
     case "$1" in
     --audio_dir | --audio-dir) words+=(--corpus_dir) ;;
     --audio_dir=* | --audio-dir=*) words+=("--corpus_dir=${1#*=}") ;;
-    --transcripts=*) words+=(--local_data_opts "--transcripts '${1#*=}'") ;;
-    --transcripts)
-        words+=(--local_data_opts "--transcripts '${2:?--transcripts needs a file}'")
-        shift
+    --transcripts | --local_data_opts | --local-data-opts)
+        [ $# -ge 2 ] || { echo "error: $1 needs a value" >&2; exit 2; }
+        set -- "$1=$2" "${@:3}"
+        continue
         ;;
+    --transcripts=*) data_opts+=" --transcripts '${1#*=}'" ;;
+    --local_data_opts=* | --local-data-opts=*) data_opts+=" ${1#*=}" ;;
     *) words+=("$1") ;;
     esac
     shift
@@ -27,5 +29,5 @@ done
     --asr_config conf/train_converted.yaml --asr_tag converted --normalizer basic \
     --inference_config "conf/ar_whisper_alone.yaml conf/decode_accurate.yaml conf/decode_balanced.yaml conf/decode_fast.yaml" \
     --compare_to converted/ar_whisper_alone \
-    --nj 2 --inference_nj 1 \
+    --local_data_opts "$data_opts" --nj 2 --inference_nj 1 \
     -- ${words[@]+"${words[@]}"}

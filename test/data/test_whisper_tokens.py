@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Model
 
 from whisfusion_asr.bin import train_tokens
+from whisfusion_asr.data.text_form import TextForm
 from whisfusion_asr.data.tokenizer import load_tokenizer
 from whisfusion_asr.data.whisper_tokens import BLANK, BYTES, WhisperTokenizer, choose_tokens
 from whisfusion_asr.errors import UserError
@@ -36,6 +37,16 @@ def test_the_order_of_the_list(toy_whisper: Path, tmp_path: Path) -> None:
     longer = [piece for piece in pieces[1:] if piece not in BYTES]
     assert all(set(piece) <= set(f"{BLANK}acdogt") for piece in longer)
     assert not any("<|" in piece for piece in pieces[1:])
+
+
+def test_a_form_without_punctuation_is_kept_with_the_list(toy_whisper: Path, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("u1 A dog, a cat!\nu2 \"the dog\"\n")
+    words = ["--token_type", "whisper", "--whisper_dir", str(toy_whisper), "--punctuation", "remove"]
+    train_tokens.main(["--text", f"{tmp_path}/text", *words, "--out", f"{tmp_path}/tokens"])
+    tokenizer = load_tokenizer(tmp_path / "tokens")
+    assert tokenizer.decode(tokenizer.encode("The dog, a cat!")) == "the dog a cat"
+    longer = [piece for piece in tokenizer.pieces[1:] if piece not in BYTES]
+    assert longer and all(set(piece) <= set(f"{BLANK}acdeghot") for piece in longer)
 
 
 @settings(deadline=None, max_examples=60)
@@ -82,6 +93,8 @@ def test_what_does_not_fit_is_one_line(toy_whisper: Path, toy_whisper_tokens: Pa
         WhisperTokenizer([*pieces, "xyzzy"], model)
     with pytest.raises(UserError, match="1 of the 256 single bytes are not in the list"):
         WhisperTokenizer([piece for piece in pieces if piece != "!"], model)
+    with pytest.raises(UserError, match="text_case: Whisper's tokens are written in lower case, not in upper"):
+        WhisperTokenizer(pieces, model, form=TextForm("upper"))
     (tmp_path / "tokens.model").write_text("{}")
     with pytest.raises(UserError, match="not the tokenizer.json of a Whisper folder"):
         WhisperTokenizer(pieces, tmp_path / "tokens.model")

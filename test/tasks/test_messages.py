@@ -91,6 +91,15 @@ def test_texts_that_are_missing_are_named(train, tmp_path, corpus):
         train(tmp_path / "exp", train_shape_file=tmp_path / "shape")
 
 
+def test_texts_in_other_letters_are_refused(train, tmp_path, corpus):
+    """Capitals for tokens of small letters would train, validate and choose epochs on unknown tokens alone."""
+    capitals = (corpus / "tokens.txt").read_text(encoding="utf-8").upper().replace("<EOS>", "<eos>")
+    (tmp_path / "tokens.txt").write_text(capitals.replace("<UNK>", "<unk>").replace("<SPACE>", "<space>"))
+    with pytest.raises(UserError, match=r"data/train/text: \d+ of \d+ tokens are not in .*tokens.txt; .*--text_case"):
+        train(tmp_path / "exp", token_list=tmp_path / "tokens.txt")
+    assert not (tmp_path / "exp").exists()
+
+
 def test_a_loss_that_is_not_finite_fails(train, tmp_path):
     """ESPnet would end with exit code 0."""
     config = {"model_conf": {"pad_weight": float("nan"), "canvas_conf": {"length": 8}}}

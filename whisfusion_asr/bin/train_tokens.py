@@ -35,19 +35,19 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError("--languages: Whisper's tokens have its own languages (decoder_conf.language); leave it out")
     form, sentences = TextForm(args.text_case, args.punctuation), _sentences(args.text, args.plain_text)
     if args.token_type == "whisper":
-        tokenizer = _whisper_tokens(sentences, args.whisper_dir, args.out)
+        tokenizer = _whisper_tokens(sentences, args.whisper_dir, args.out, form)
     else:
         tokenizer = train_tokenizer(sentences, args.token_type, args.vocab_size, args.out, form, args.languages)
     asked = f" of {args.vocab_size} asked" if args.vocab_size not in (None, tokenizer.vocab_size) else ""
     print(f"{args.out}/tokens.txt: {tokenizer.vocab_size} {args.token_type} tokens{asked}")
 
 
-def _whisper_tokens(sentences: Iterator[str], whisper_dir: str | None, out: str) -> Tokenizer:
+def _whisper_tokens(sentences: Iterator[str], whisper_dir: str | None, out: str, form: TextForm) -> Tokenizer:
     if not whisper_dir:
         raise UserError("--token_type whisper chooses among a Whisper's tokens: give its folder with --whisper_dir")
     from whisfusion_asr.data.whisper_tokens import choose_tokens  # late: it needs the package tokenizers
 
-    return choose_tokens(sentences, whisper_dir, out)
+    return choose_tokens(sentences, whisper_dir, out, form)
 
 
 def _sentences(texts: list[str], plain_texts: list[str]) -> Iterator[str]:

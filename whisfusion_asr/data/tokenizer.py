@@ -216,7 +216,7 @@ def make_tokenizer(
     if model is not None and pieces[0] == WHISPER_EOS:
         from whisfusion_asr.data.whisper_tokens import WhisperTokenizer  # late: it needs the package tokenizers
 
-        return WhisperTokenizer(pieces, model, source)
+        return WhisperTokenizer(pieces, model, source, form)
     if model is None:
         return CharTokenizer(pieces, form)
     is_llama = tuple(pieces[: len(LLAMA_HEAD)]) == LLAMA_HEAD

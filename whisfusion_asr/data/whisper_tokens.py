@@ -2,7 +2,7 @@
 
 The token list holds Whisper's own pieces, `<|endoftext|>` first. All 256 single bytes are among them, so that every
 text can be written: a token outside the list is spelt with smaller ones. Text is written in lower case behind a
-blank; Whisper's capitals and punctuation are no part of a transcript here.
+blank, with the punctuation that its form keeps.
 """
 
 import json
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import tokenizers
 
-from whisfusion_asr.data.tokenizer import WHISPER_EOS, Tokenizer
+from whisfusion_asr.data.text_form import AS_WRITTEN, TextForm
+from whisfusion_asr.data.tokenizer import WHISPER_EOS, Tokenizer, write_tokens
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.files import atomic_write
 
@@ -38,11 +39,16 @@ def spelt(piece: str) -> str:
 class WhisperTokenizer(Tokenizer):
     """Pieces of a token list that was made by `choose_tokens`.
 
-    model: the tokenizer.json of the Whisper folder. Raises UserError when list and model do not belong together.
+    model: the tokenizer.json of the Whisper folder. Raises UserError: list and model that do not belong together, a
+    form in capitals.
     """
 
-    def __init__(self, pieces: Sequence[str], model: str | Path, source: str = "token_list") -> None:
-        super().__init__(pieces)
+    def __init__(
+        self, pieces: Sequence[str], model: str | Path, source: str = "token_list", form: TextForm = AS_WRITTEN
+    ) -> None:
+        super().__init__(pieces, form)
+        if form.text_case == "upper":
+            raise UserError(f"{source}: text_case: Whisper's tokens are written in lower case, not in upper")
         self._model = _read_model(model)
         again = "make the list again with --token_type whisper"
         foreign = [piece for piece in pieces if self._model.token_to_id(piece) is None]
@@ -55,7 +61,7 @@ class WhisperTokenizer(Tokenizer):
     def tokenize(self, text: str) -> list[str]:
         """The pieces of a text in lower case; all of them are in the list."""
         pieces: list[str] = []
-        for piece in whisper_pieces(self._model, text):
+        for piece in whisper_pieces(self._model, self.form(text)):
             pieces += [piece] if piece in self._ids else self._smaller(piece)
         return pieces
 
@@ -83,16 +89,18 @@ def whisper_pieces(model: tokenizers.Tokenizer, text: str) -> list[str]:
     return model.encode(f" {words}", add_special_tokens=False).tokens if words else []
 
 
-def choose_tokens(texts: Iterable[str], whisper_dir: str | Path, out_dir: str | Path) -> WhisperTokenizer:
+def choose_tokens(
+    texts: Iterable[str], whisper_dir: str | Path, out_dir: str | Path, form: TextForm = AS_WRITTEN
+) -> Tokenizer:
     """Write the `tokens.txt` and `tokens.model` (a copy of tokenizer.json) of a recipe, and return the tokenizer.
 
-    texts: training transcripts
+    texts: training transcripts; form: how they are written before, from now on
     The list: end of text, the tokens of the texts from the most frequent on, all other tokens that are made of the
     texts' characters (in lower case), the single bytes. Raises UserError: no text, no tokenizer.json.
     """
     source = Path(whisper_dir) / "tokenizer.json"
     model = _read_model(source)
-    texts = list(texts)
+    texts = list(map(form, texts))
     counts = Counter(piece for text in texts for piece in whisper_pieces(model, text))
     letters = {" ", *(letter for text in texts for letter in text.lower())}
     if not counts:
@@ -107,9 +115,7 @@ def choose_tokens(texts: Iterable[str], whisper_dir: str | Path, out_dir: str | 
     out_dir = Path(out_dir)
     with atomic_write(out_dir / "tokens.model", "wb") as file:
         file.write(source.read_bytes())
-    with atomic_write(out_dir / "tokens.txt") as file:
-        file.writelines(f"{piece}\n" for piece in pieces)
-    return WhisperTokenizer(pieces, out_dir / "tokens.model")
+    return write_tokens(out_dir, WhisperTokenizer(pieces, out_dir / "tokens.model", form=form))
 
 
 def all_tokens(whisper_dir: str | Path) -> WhisperTokenizer:

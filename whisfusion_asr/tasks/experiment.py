@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ FREE = {
 # Written once and whole when a training begins; ESPnet's config.yaml is rewritten in place at every start.
 SETTINGS = "settings.yaml"
 FREE_PREFIXES = ("wandb", "use_wandb", "dist_")
+LOOKED_AT = 1000  # transcripts of a table whose tokens are counted
 
 
 def is_first_process(args: argparse.Namespace) -> bool:
@@ -118,12 +120,13 @@ def begin_experiment(args: argparse.Namespace) -> None:
 
     For the first process only.
 
-    Raises UserError: an initial file that is missing, or changed since the training began.
+    Raises UserError: an initial file that is missing, or changed since the training began; texts in other letters.
     """
     output_dir, begun = Path(args.output_dir), is_begun(args)
     for leftover in output_dir.glob(".*.pth.*tmp"):
         leftover.unlink()
     if not begun:
+        refuse_foreign_texts(args)
         (output_dir / FINISHED).unlink(missing_ok=True)
         with atomic_write(output_dir / SETTINGS) as file:
             yaml.safe_dump(effective_settings(args), file, allow_unicode=True)
@@ -138,6 +141,25 @@ def begin_experiment(args: argparse.Namespace) -> None:
             raise UserError(f"init_param: {path} changed since {output_dir} began; give another --output_dir")
     if args.init_param:
         record_init(output_dir, args.init_param)
+
+
+def refuse_foreign_texts(args: argparse.Namespace) -> None:
+    """Raise UserError for transcripts that the tokens cannot write: in capitals, for tokens of small letters.
+
+    Then a third of their tokens or more are unknown; a strange word becomes a blank and one unknown token.
+    """
+    if not isinstance(args.token_list, str):
+        return
+    tokenizer = load_tokenizer(args.token_list, args.token_type, args.bpemodel)
+    for path, name, kind in (*args.train_data_path_and_name_and_type, *args.valid_data_path_and_name_and_type):
+        if (name, kind) != ("text", "text"):
+            continue
+        ids = [token for text in islice(read_table(path).values(), LOOKED_AT) for token in tokenizer.encode(text)]
+        if (unknown := ids.count(tokenizer.unk_id)) * 3 > len(ids):
+            raise UserError(
+                f"{path}: {unknown} of {len(ids)} tokens are not in {args.token_list}; write these texts as those "
+                "that it was made of (--text_case, --punctuation of the recipe), or make it of these, too"
+            )
 
 
 def longest_utterance(args: argparse.Namespace) -> float | None:

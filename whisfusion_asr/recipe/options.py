@@ -56,7 +56,7 @@ class Options:
     lang: str = _option("", "language, becomes part of the default tags")
     corpus_dir: str = _option("", "folder of the corpus, given to local/data.sh as --corpus_dir")
     local_data_opts: str = _option("", "options for local/data.sh")
-    labels: str = _option("", "whisper: the model of whisper_dir transcribes what has no transcript (stage 0)")
+    labels: str = _option("", "whisper: that of whisper_dir writes missing transcripts, in small letters, unpunctuated")
     relabel: bool = _option(False, "label training and validation sets also where they have transcripts")
     label_args: str = _option("", "more options of the labelling: --min_mean_log_prob -0.5 ...")
     min_wav_duration: float = _option(0.1, "shorter training and validation utterances are dropped (seconds)")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from whisfusion_asr.diffusion.loss import LossRule, choose_classes, hidden_slots_loss, masked_diffusion_loss
+from whisfusion_asr.diffusion.loss import LossRule, masked_diffusion_loss
 from whisfusion_asr.errors import UserError
 
 EOS, VOCAB = 0, 7
@@ -114,19 +114,3 @@ def test_half_precision_logits_are_summed_in_fp32(logits):
 def test_unknown_weighting_is_named():
     with pytest.raises(UserError, match="loss weighting 'inv_p' is unknown; expected none or inverse_ratio"):
         LossRule("inv_p")
-
-
-def test_a_choice_of_classes_holds_the_answers_the_first_ids_and_others():
-    answer = torch.tensor([90, 3, 90, 55])
-    among, place = choose_classes(answer, 100, 20, torch.Generator().manual_seed(0))
-    assert torch.equal(among[place], answer)
-    assert among.tolist() == sorted(set(among.tolist())) and set(range(10)) <= set(among.tolist())
-    assert 12 <= len(among) <= 23
-
-
-def test_with_all_classes_chosen_the_loss_is_the_whole_one(logits):
-    whole = masked_diffusion_loss(logits, TARGET, MASKED, RATIO, EOS, LossRule())
-    among, place = choose_classes(TARGET[MASKED], VOCAB, 100, torch.Generator())
-    assert among.tolist() == list(range(VOCAB))
-    part = hidden_slots_loss(logits[MASKED][:, among], place, TARGET, MASKED, RATIO, EOS, LossRule())
-    assert {name: value.item() for name, value in part.items()} == {n: v.item() for n, v in whole.items()}

@@ -159,19 +159,11 @@ def test_the_token_table_on_8_bits(toy_whisper, pieces, acoustics) -> None:
         decoder.head_bias.normal_()
         exact = decoder.logits(hidden)
         found = prepare(decoder, RunOptions(quantize="int8")).logits(hidden)
-        some = decoder.logits(hidden, torch.tensor([0, 7, 9]))
-    assert torch.equal(decoder.embed.weight, table) and torch.allclose(some, exact[..., [0, 7, 9]], atol=1e-5)
+    assert torch.equal(decoder.embed.weight, table)
     # Half a step of 127 in each factor of each of the products.
     most = (hidden.abs().amax(-1, keepdim=True) * table.abs().sum(1) / 127 + table.abs().amax(1)
             * hidden.abs().sum(-1, keepdim=True) / 127) * 0.51
     assert ((found - exact).abs() <= most).all() and not torch.equal(found, exact)
-
-
-def test_some_of_the_logits(toy, acoustics) -> None:
-    with torch.no_grad():
-        hidden = toy.hidden(canvases(toy, 3), toy.read(acoustics, 8))
-        among = torch.tensor([0, 7, 9])
-        torch.testing.assert_close(toy.logits(hidden, among), toy.logits(hidden)[..., among])
 
 
 def test_the_mask_starts_as_the_mean_token(toy) -> None:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TEXT = "The cat, it saw a SMALL house."  # unlike what Whisper's labels are written as
 OPTIONS = {
     "label_args": "--min_mean_log_prob -99 --max_compression 99", "nj": "1",
-    "asr_args": "--max_epoch 1 --batch_size 4 --num_workers 0 --specaug_conf time_width=2 --model_conf head_rows=60",
+    "asr_args": "--max_epoch 1 --batch_size 4 --num_workers 0 --specaug_conf time_width=2",
     "ctc_token_type": "char",
     "inference_config": "conf/ar_whisper_alone.yaml conf/decode_accurate.yaml",
 }

@@ -22,9 +22,9 @@ def test_the_loss_counts_the_text_and_its_first_end_only():
     logits = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
     seen = []
 
-    def score(canvas: torch.Tensor, counted: torch.Tensor, answer: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def score(canvas: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
         seen.append(canvas)
-        return logits[counted], answer
+        return logits[counted]
 
     result = NextToken(start_id=4, eos_id=0, label_smoothing=0.0).scored(score, target, ["a", "b"], 0)
     assert seen[0].tolist() == [[4, 2, 1, 0], [4, 3, 0, 0]]
@@ -43,7 +43,7 @@ def test_label_smoothing_is_the_mean_over_all_tokens():
     log_p = logits.log_softmax(-1)[0]
     plain = -(log_p[0, 1] + log_p[1, 0]) / 2
     expected = 0.9 * plain - 0.1 * log_p.mean()
-    got = NextToken(3, 0, 0.1).scored(lambda _, counted, answer: (logits[counted], answer), target, ["a"], 0)["loss"]
+    got = NextToken(3, 0, 0.1).scored(lambda _, counted: logits[counted], target, ["a"], 0)["loss"]
     torch.testing.assert_close(got, expected)
 
 

@@ -50,7 +50,7 @@ def train(toy_whisper: Path, toy_whisper_tokens: Path, tmp_path_factory) -> Call
     def run(output_dir: Path, model_conf: dict | None = None, drafts: bool = False, **options: object) -> Path:
         conf = output_dir.with_suffix(".yaml")
         base = Path(__file__).resolve().parents[2] / f"conf/train_whisper_{'anchored' if drafts else 'diffusion'}.yaml"
-        usual = {} if drafts else {"head_rows": 60, "canvas_conf": CANVAS}
+        usual = {} if drafts else {"canvas_conf": CANVAS}
         conf.write_text(yaml.safe_dump({
             "base": str(base), "encoder_conf": {"size": WIDTH}, **(drafter if drafts else decoder),
             "specaug_conf": {"time_masks": 1, "time_width": 1}, "optim_conf": {"lr": 0.01},
@@ -157,7 +157,6 @@ def test_a_training_is_reproducible_and_can_train_everything(train: Callable[...
 @pytest.mark.parametrize(("conf", "message"), [
     ({"mask_draws": 0}, "mask_draws 0 must be at least 1"),
     ({"visible_noise": 1.0}, r"visible_noise 1.0 in \[0, 1\)"),
-    ({"head_rows": -1}, "head_rows -1 at least 0"),
     ({"left_to_right": -0.5}, "model_conf.left_to_right: -0.5 must be at least 0"),
 ])  # fmt: skip
 def test_wrong_settings_are_named(train: Callable[..., Path], tmp_path: Path, conf: dict, message: str) -> None:

@@ -31,22 +31,22 @@ def masked_diffusion_loss(
     logits: Tensor, target: Tensor, masked: Tensor, ratio: Tensor, eos_id: int, rule: LossRule
 ) -> dict[str, Tensor]:
     """Cross-entropy of the hidden slots, from the logits of all slots (B, L, V); see `hidden_slots_loss`."""
-    return hidden_slots_loss(logits[masked], target[masked], target, masked, ratio, eos_id, rule)
+    return hidden_slots_loss(logits[masked], target, masked, ratio, eos_id, rule)
 
 
 def hidden_slots_loss(
-    logits: Tensor, answer: Tensor, target: Tensor, masked: Tensor, ratio: Tensor, eos_id: int, rule: LossRule
+    logits: Tensor, target: Tensor, masked: Tensor, ratio: Tensor, eos_id: int, rule: LossRule
 ) -> dict[str, Tensor]:
     """Cross-entropy of the hidden slots.
 
-    logits: (N, M) of the N hidden slots, over all V ids or a choice of M; answer: (N,) places of the true ones in it
-    target: (B, L) int64; masked: (B, L) bool; ratio: (B,) mask ratio t of each utterance
+    logits: (N, V) of the N hidden slots; target: (B, L) int64; masked: (B, L) bool; ratio: (B,) mask ratio t of each
+        utterance
     returns: `loss` (with gradient), and without gradient `loss_text`, `loss_end`, `loss_pad` (means over the hidden
         text, first-eos and further eos slots; absent slots give 0) and `acc` (share of hidden text slots found)
     none:           sum w CE / sum w over hidden slots
     inverse_ratio:  sum w CE / t, divided by B L  (the bound of MDLM and LLaDA for the linear schedule)
     """
-    hidden = masked.nonzero(as_tuple=True)
+    hidden, answer = masked.nonzero(as_tuple=True), target[masked]
     entropy = F.cross_entropy(logits.float(), answer, reduction="none")
     is_eos = target == eos_id
     pad = (is_eos & F.pad(is_eos[:, :-1], (1, 0)))[hidden]  # behind another eos
@@ -65,15 +65,3 @@ def hidden_slots_loss(
         correct = logits.argmax(-1) == answer
         parts = {f"loss_{name}": mean(entropy, where) for name, where in (("text", text), ("end", end), ("pad", pad))}
         return {"loss": loss, **parts, "acc": mean(correct.float(), text)}
-
-
-def choose_classes(answer: Tensor, vocab_size: int, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A choice of ids for a softmax in training: all answers, the first `count` / 2 ids and as many random ones.
-
-    A token list that begins with its most frequent tokens makes the first ids the strongest rivals.
-    answer: (N,) int64. Returns the ids, ascending (M,), and the place of each answer among them (N,)
-    """
-    first = torch.arange(min(count // 2, vocab_size))
-    others = torch.randint(vocab_size, (count // 2,), generator=generator)
-    among = torch.cat((answer, first.to(answer.device), others.to(answer.device))).unique()
-    return among, torch.searchsorted(among, answer)

@@ -14,9 +14,7 @@ from whisfusion_asr.diffusion.loss import LossRule, hidden_slots_loss
 from whisfusion_asr.diffusion.self_correction import second_step
 
 Predict = Callable[[Tensor], Tensor]  # (B, L) canvases -> (B, L, V) logits
-# score(canvas (B, L), asked (B, L) bool, answer (N,) their true ids) -> logits of the N asked slots over M classes,
-# (N, M), and the place of each answer among these: all V ids, or in training a choice of them.
-Score = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Score = Callable[[Tensor, Tensor], Tensor]  # (B, L) canvases, (B, L) bool which slots -> (N, V) logits of these N
 FREQUENT = 1500  # first ids of a token list, from which the wrong tokens of `noise` are drawn
 
 
@@ -24,8 +22,7 @@ FREQUENT = 1500  # first ids of a token list, from which the wrong tokens of `no
 class Objective:
     """law: mask ratios t of the (first) step; rule: weighting of its slots.
 
-    correction: law of the second step's ratio t2 (iterative self-correction training), None without a second step;
-        needs a score over all V ids
+    correction: law of the second step's ratio t2 (iterative self-correction training), None without a second step
     noise: share of the visible tokens that frequent wrong ones replace; gaps: rows of gaps, None without them
     """
 
@@ -38,7 +35,7 @@ class Objective:
 
     def __call__(self, predict: Predict, target: Tensor, utt_ids: Sequence[str], seed: int) -> dict[str, Tensor]:
         """`scored` with a network that gives the logits of all slots."""
-        return self.scored(lambda canvas, hidden, answer: (predict(canvas)[hidden], answer), target, utt_ids, seed)
+        return self.scored(lambda canvas, hidden: predict(canvas)[hidden], target, utt_ids, seed)
 
     def scored(self, score: Score, target: Tensor, utt_ids: Sequence[str], seed: int) -> dict[str, Tensor]:
         """The loss of a batch, and its parts for the log.
@@ -53,14 +50,14 @@ class Objective:
         if self.gaps:
             target, masked = open_gaps(target, masked, self.gaps, utt_ids, self.spec, seed)
         shown = self._noisy(target, masked, seed)
-        logits, place = score(shown.masked_fill(masked, self.spec.mask_id), masked, target[masked])
-        first = hidden_slots_loss(logits, place, target, masked, ratio, self.spec.eos_id, self.rule)
+        logits = score(shown.masked_fill(masked, self.spec.mask_id), masked)
+        first = hidden_slots_loss(logits, target, masked, ratio, self.spec.eos_id, self.rule)
         if self.correction is None:
             return first
         filled = shown.masked_scatter(masked, logits.detach().argmax(-1))
         step = second_step(filled, target, self.correction, utt_ids, self.spec, seed)
-        logits, place = score(step.canvas, step.masked, target[step.masked])
-        second = hidden_slots_loss(logits, place, target, step.masked, step.ratio, self.spec.eos_id, self.rule)
+        logits = score(step.canvas, step.masked)
+        second = hidden_slots_loss(logits, target, step.masked, step.ratio, self.spec.eos_id, self.rule)
         return {
             **first,
             "loss": first["loss"] + second["loss"],
@@ -80,9 +77,9 @@ class Objective:
         asked = ~(ends & F.pad(ends[:, :-1], (1, 0)))  # no end behind another one
         asked[:, : self.spec.prefix] = False
         shown = self._noisy(target, torch.zeros_like(asked), seed)
-        logits, place = score(shown, asked, target[asked])
-        return {"loss_before": F.cross_entropy(logits.float(), place),
-                "acc_before": (logits.detach().argmax(-1) == place).float().mean()}
+        logits, answer = score(shown, asked), target[asked]
+        return {"loss_before": F.cross_entropy(logits.float(), answer),
+                "acc_before": (logits.detach().argmax(-1) == answer).float().mean()}
 
     def _noisy(self, target: Tensor, masked: Tensor, seed: int) -> Tensor:
         """Some visible tokens replaced by wrong ones."""

@@ -113,7 +113,6 @@ class WhisperDiffusionDecoder(nn.Module):
     """
 
     brings_weights = True  # frozen parts stay in the folder they came from
-    partial_head = True  # `logits` can be asked for some of the classes
     prefix = 0
     ruler = None
 
@@ -223,10 +222,8 @@ class WhisperDiffusionDecoder(nn.Module):
         prefix = self.prefix_embed.expand(canvas.size(0), -1, -1)
         return torch.cat((prefix, slots), 1) + self.positions.weight[:total]
 
-    def logits(self, hidden: Tensor, among: Tensor | None = None) -> Tensor:
-        """hidden: (..., D), any choice of slots; among: (M,) ids to choose from, None for all V. Returns (..., M)."""
-        if among is not None:
-            return F.linear(hidden, self.embed.weight[among], self.head_bias[among])
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden: (..., D), any choice of slots. Returns (..., V)."""
         return F.linear(hidden, self.embed.weight, self.head_bias) if self.head is None else self.head(hidden)
 
     def forward(self, canvas: Tensor, memory: Memory) -> Tensor:

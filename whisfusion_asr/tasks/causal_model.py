@@ -31,7 +31,7 @@ class NextToken:
         start = target.new_full((len(target), 1), self.start_id)
         is_eos = target == self.eos_id
         counted = ~(is_eos & (is_eos.cumsum(1) > 1))
-        logits, wanted = score(torch.cat((start, target[:, :-1]), 1), counted, target[counted])
+        logits, wanted = score(torch.cat((start, target[:, :-1]), 1), counted), target[counted]
         loss = F.cross_entropy(logits.float(), wanted, label_smoothing=self.label_smoothing)
         return {"loss": loss, "acc": (logits.detach().argmax(-1) == wanted).float().mean()}
 

@@ -1,6 +1,6 @@
 """The network as ESPnet's trainer sees it: a batch in, (loss, stats, weight) out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +13,8 @@ from torch import Tensor
 from whisfusion_asr.diffusion.canvas import CanvasRule, CanvasSpec, fill_canvas
 from whisfusion_asr.diffusion.corruption import MaskLaw, ratio_law
 from whisfusion_asr.diffusion.gaps import GapRule
-from whisfusion_asr.diffusion.loss import LossRule, choose_classes
-from whisfusion_asr.diffusion.objective import Objective, Score
+from whisfusion_asr.diffusion.loss import LossRule
+from whisfusion_asr.diffusion.objective import Objective
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.models.ctc_head import greedy_path, greedy_tokens
 from whisfusion_asr.models.whisfusion import Whisfusion
@@ -36,7 +36,6 @@ class DiffusionASRModel(AbsESPnetModel):
     gap_conf: GapRule of rows with gaps, None without them;
     left_to_right: weight of the autoregressive loss under a causal mask beside it, for a decoder that has both ways of
     reading (the sampler gaps then checks what it wrote); 0: none;
-    head_rows: about so many classes are in the softmax of a training step, see choose_classes; 0: all;
     mask_seed: seed of the masks in validation, where each utterance always gets the same ones, so that validation
     losses of different epochs compare.
     """
@@ -48,7 +47,7 @@ class DiffusionASRModel(AbsESPnetModel):
                  loss_weighting: str = "none", pad_weight: float = 1.0, canvas_conf: Mapping[str, Any] | None = None,
                  bos_id: int | None = None, eos_id: int = 0, ctc_weight: float = 0.0, mask_seed: int = 0,
                  self_correction: tuple[float, float] | None = None, mask_draws: int = 1, visible_noise: float = 0.0,
-                 head_rows: int = 0, gap_conf: Mapping[str, Any] | None = None, left_to_right: float = 0.0,
+                 gap_conf: Mapping[str, Any] | None = None, left_to_right: float = 0.0,
                  languages: tuple[int, ...] = ()) -> None:
         super().__init__()
         for name, part in network.named_children():
@@ -59,23 +58,19 @@ class DiffusionASRModel(AbsESPnetModel):
         self.canvas_rule = CanvasRule.of_training(canvas_conf)
         law, rule = ratio_law(mask_ratio, "model_conf.mask_ratio"), LossRule(loss_weighting, pad_weight)
         correction = None if self_correction is None else mask_law("self_correction", self_correction)
-        # Validation has no noise, one draw and the whole softmax, so that its losses compare.
+        # Validation has no noise and one draw, so that its losses compare.
         gaps = None if gap_conf is None else GapRule.from_conf(gap_conf)
         self.valid_objective = Objective(self.spec, law, rule, correction, gaps=gaps)
         self.objective = replace(self.valid_objective, noise=visible_noise)
         self.ctc_weight = ctc_weight
         self.mask_seed = mask_seed
-        if mask_draws < 1 or not 0 <= visible_noise < 1 or head_rows < 0:
+        if mask_draws < 1 or not 0 <= visible_noise < 1:
             raise UserError(f"model_conf: mask_draws {mask_draws} must be at least 1, visible_noise {visible_noise} in "
-                            f"[0, 1), head_rows {head_rows} at least 0")
-        if head_rows and not getattr(network.decoder, "partial_head", False):
-            raise UserError("model_conf.head_rows: this decoder's head is computed whole; leave the key out")
+                            "[0, 1)")
         if left_to_right < 0 or left_to_right and not hasattr(network.decoder, "hidden_before"):
             raise UserError(f"model_conf.left_to_right: {left_to_right} must be at least 0, and 0 for any decoder but "
                             "whisper_diffusion")
-        self.mask_draws, self.head_rows, self.left_to_right = mask_draws, head_rows, left_to_right
-        if head_rows and correction:
-            raise UserError("model_conf.self_correction needs the whole softmax: leave head_rows out")
+        self.mask_draws, self.left_to_right = mask_draws, left_to_right
         if network.decoder is None and (network.ctc is None or ctc_weight == 0):
             raise UserError("nothing to train: set decoder:, or ctc: with model_conf.ctc_weight above 0")
         if network.decoder is not None and network.decoder.ruler and network.decoder.prefix != self.spec.prefix:
@@ -148,26 +143,18 @@ class DiffusionASRModel(AbsESPnetModel):
         decoder = self.network.decoder
         memory = decoder.read(acoustics, length)
         objective = self.objective if self.training else self.valid_objective
-        parts = objective.scored(self._score(lambda canvas: decoder.hidden(canvas, memory, rows), seed), target, names,
-                                 seed)
+
+        def score(canvas: Tensor, asked: Tensor) -> Tensor:
+            return decoder.logits(decoder.hidden(canvas, memory, rows)[asked])
+
+        def score_before(canvas: Tensor, asked: Tensor) -> Tensor:
+            return decoder.logits(decoder.hidden_before(canvas, memory)[asked])
+
+        parts = objective.scored(score, target, names, seed)
         if self.left_to_right:
-            score = self._score(lambda canvas: decoder.hidden_before(canvas, memory), seed)
-            parts |= objective.foretold(score, whole, seed)
+            parts |= objective.foretold(score_before, whole, seed)
             parts["loss"] = parts["loss"] + self.left_to_right * parts["loss_before"]
         return parts
-
-    def _score(self, read: Callable[[Tensor], Tensor], seed: int) -> Score:
-        """What the objective asks the decoder. read: hidden states (R, L, D) of canvases (R, L)."""
-        decoder, generator = self.network.decoder, torch.Generator().manual_seed(seed)
-
-        def score(canvas: Tensor, asked: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
-            hidden = read(canvas)[asked]
-            if not (self.training and self.head_rows):
-                return decoder.logits(hidden), answer
-            among, place = choose_classes(answer, self.spec.vocab_size, self.head_rows, generator)
-            return decoder.logits(hidden, among), place
-
-        return score
 
     @staticmethod
     def _ctc_errors(logits: Tensor, lengths: Tensor, text: Tensor, text_lengths: Tensor) -> Tensor:

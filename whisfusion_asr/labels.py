@@ -1,7 +1,7 @@
 """Transcripts by the original Whisper for utterances that have none; those not to be trusted are dropped and listed."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,26 +64,32 @@ def unlabelled(data_dir: str | Path, replace: bool = False) -> set[str]:
 
 def write_labels(
     data_dir: str | Path, refused: Mapping[str, str], records: Iterable[Mapping[str, Any]], rules: LabelRules,
-    form: TextForm,
+    form: TextForm, rewrite: Callable[[str, str], str] | None = None,
 ) -> str:
     """Complete the `text` of a directory and drop what has no trusted transcript.
 
-    refused: utterance -> why it was not transcribed; records: lines of candidates.jsonl of all others to be labelled;
-        a text that one of them has is replaced
+    refused: utterance -> why it was not transcribed; records: lines of candidates.jsonl of all others to be labelled
     form: how the transcripts are written; one of which nothing is left is dropped
+    rewrite: (text, what Whisper heard) -> new text, for utterances that have one, which are never dropped; None: such
+        a text is replaced
     The dropped ones are listed in `dropped.tsv` (utterance, tab, reason), the labelled ones in `labelled` (utterance,
     mean log-probability). Returns a line with the counts. Raises UserError: nothing is left.
     """
     directory, labels, sure, dropped = Path(data_dir), {}, {}, dict(refused)
+    tables = {name: {row.key: row.value for row in rows} for name, rows in scan(directory).rows.items()}
+    given = tables["text"] if rewrite else {}
+    texts = {key: given[key] for key in given if dropped.pop(key, None)}  # what Whisper cannot hear stays as it is
     for record in records:
         key, text = record["utt_id"], form(record["text"])
+        if rewrite and key in given:
+            texts[key] = form(rewrite(given[key], record["text"]))
+            continue
         reason = rules.of_transcript(record) or (None if text else "empty text")
         if reason:
             dropped[key] = reason
         else:
             labels[key], sure[key] = text, record["candidates"][0]["mean_log_prob"]
-    tables = {name: {row.key: row.value for row in rows} for name, rows in scan(directory).rows.items()}
-    tables["text"] |= labels
+    tables["text"] |= texts | labels
     counts = ", ".join(f"{n} {kind}" for kind, n in Counter(r.partition(":")[0] for r in dropped.values()).items())
     kept = [key for key in tables["utt2spk"] if key not in dropped]
     if not kept:
@@ -92,5 +98,6 @@ def write_labels(
         "dropped.tsv": "".join(f"{key}\t{dropped[key]}\n" for key in sorted(dropped)),
         "labelled": "".join(f"{key} {sure[key]:.5f}\n" for key in sorted(sure)),
     })  # fmt: skip
-    told = f"; dropped {counts} (see dropped.tsv)" if dropped else ""
+    told = f"; rewrote {len(texts)}" if texts else ""
+    told += f"; dropped {counts} (see dropped.tsv)" if dropped else ""
     return f"{directory}: labelled {counted(len(labels), 'utterance')} of {len(labels) + len(dropped)}{told}"

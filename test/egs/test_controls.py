@@ -164,14 +164,14 @@ def test_librispeech_has_an_autoregressive_control_with_a_ctc_head(recipe: Path)
 
 
 def test_recordings_are_labelled_before_they_are_checked(recipe: Path) -> None:
-    """The conversion's own names of options, and labels for each set, replaced for training and validation only."""
+    """The conversion's own names of options, and labels for each set, rewritten for training and validation only."""
     place = recipe.parents[1] / "convert_whisper/asr1"
     found = commands(place, "run.sh", "--whisper_dir", "W", "--audio-dir", "A", "--transcripts=F", "--stop_stage", "0",
-                     "--relabel", "true", "--nj", "1")  # fmt: skip
+                     "--relabel", "rewrite", "--nj", "1")  # fmt: skip
     names = [line.split("whisfusion_asr.bin.")[1].split()[0] for line in found]
     assert names == [*["label", "label", "data", "data"] * 2, "label", "label", "data"]
     labels = [line for line in found if "bin.label" in line]
-    assert ["--replace true" in line for line in labels] == [True] * 4 + [False] * 2
+    assert ["--relabel rewrite" in line for line in labels] == [True] * 4 + [False] * 2
     assert all("--whisper_dir W --out dump/labels/" in line and "language=en" in line for line in labels)
     first = dry_run(place, "run.sh", "--audio-dir", "A", "--transcripts=F", "--whisper_dir", "W").stdout
     assert "bash local/data.sh --corpus_dir A --transcripts F" in first

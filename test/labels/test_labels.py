@@ -82,6 +82,17 @@ def test_transcripts_are_replaced_on_request(tmp_path: Path) -> None:
     assert read_dir(data)["text"] == {"a": "heard", "b": "this"}
 
 
+def test_transcripts_are_rewritten_on_request_and_then_never_dropped(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", {"a": "MINE IT IS", "b": None, "c": "SO SO", "d": "UNHEARD", "e": None})
+    heard = [record("a", "Mine, it was."), record("b", "This!"), record("c", "So so so", ratio=3.0)]
+    refused = {"d": "too short: 0.050 s", "e": "too short: 0.050 s"}
+    line = write_labels(data, refused, heard, LabelRules(), TextForm(), lambda given, _: given.lower())
+    assert read_dir(data)["text"] == {"a": "mine it is", "b": "This!", "c": "so so", "d": "UNHEARD"}
+    assert (data / "dropped.tsv").read_text() == "e\ttoo short: 0.050 s\n"
+    assert (data / "labelled").read_text() == "b -0.20000\n"  # of the others nobody but the corpus is the author
+    assert line == f"{data}: labelled 1 utterance of 2; rewrote 3; dropped 1 too short (see dropped.tsv)"
+
+
 def test_nothing_left_is_an_error_and_changes_nothing(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", {"a": None})
     with pytest.raises(UserError, match=r"no transcript can be trusted \(1 unsure\)"):
@@ -104,11 +115,22 @@ def test_three_files_are_labelled_by_the_command(toy_whisper: Path, tmp_path: Pa
     (line,) = [json.loads(line) for line in heard.read_text().splitlines()]
     heard.write_text(json.dumps(line | {"text": " Said so.", "flags": []}) + "\n")
     label.main([str(word) for word in (*words, "--merge", "true")])
-    assert read_dir(data)["text"] == {"a": "mine", "b": "said so"}
+    assert read_dir(data)["text"] == {"a": "mine", "b": "Said so."}
     assert (data / "dropped.tsv").read_text().startswith("c\ttoo short: 0.050 s")
     (tmp_path / "hyp").write_text("a mine\nb said no\n")
     score.main([str(word) for word in ("--ref", data / "text", "--hyp", tmp_path / "hyp", "--out", tmp_path / "score")])
     assert json.loads((tmp_path / "score/summary.json").read_text())["labelled"] == 1
+
+
+def test_the_command_rewrites(toy_whisper: Path, tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", {"a": "SAID SO MISTER BELL"})
+    words = ["--data_dir", data, "--whisper_dir", toy_whisper, "--out", tmp_path / "out", "--relabel", "rewrite"]
+    words = [str(word) for word in (*words, "--normalizer", "whisper_en")]
+    label.main([*words, "--job", "1"])
+    heard = tmp_path / "out/logdir/output.1/candidates.jsonl"
+    heard.write_text(json.dumps(json.loads(heard.read_text()) | {"text": " Said no, Mr. Bell."}) + "\n")
+    label.main([*words, "--merge", "true"])
+    assert read_dir(data)["text"] == {"a": "Said so, Mr. Bell."}
 
 
 def test_what_has_transcripts_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -44,7 +44,7 @@ def test_both_spellings_and_the_equals_sign() -> None:
         (["--feats_type", "fbank"], "must be one of states, raw; got 'fbank'"),
         (["--states_storage", "int4"], "must be one of int8, float16, float32; got 'int4'"),
         (["--labels", "whisper"], "--labels whisper needs a complete Whisper model: give its folder"),
-        (["--relabel", "true"], "--relabel true replaces transcripts by labels: say whose, --labels whisper"),
+        (["--relabel", "rewrite"], "--relabel rewrite: say who listens, --labels whisper"),
         (["--speed_perturb_factors", "0.9 x"], "--speed_perturb_factors x: expected numbers as in 0.9 1.0 1.1"),
         (["--normalizer", "basics"], "must be one of none, published, basic, whisper_en, cjk; got 'basics'"),
         (["--expdir", "JOBS"], "JOB stands for a job's number"),

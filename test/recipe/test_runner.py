@@ -38,11 +38,13 @@ def has_ended(pid: int, seconds: float = 5) -> bool:
     return False
 
 
-def wait_for(path: Path) -> None:
+def written(path: Path) -> str:
+    """What a child writes into a file, waited for; another job may write the same file again later."""
     end = time.monotonic() + 20
-    while not (path.exists() and path.read_text()):
+    while not (path.exists() and (text := path.read_text())):
         assert time.monotonic() < end, path
         time.sleep(0.02)
+    return text
 
 
 def test_all_stages_run_the_commands_in_order_and_a_second_time_none(recipe: Recipe) -> None:
@@ -359,11 +361,11 @@ def test_jobs_get_devices_in_turn(finished: Recipe) -> None:
 def test_a_killed_runner_takes_its_children_along_and_the_next_run_goes_on(recipe: Recipe) -> None:
     recipe.write("slow_train", "60")
     child = recipe.start()
-    wait_for(recipe.path / "pid_train")
+    pid = int(written(recipe.path / "pid_train"))
     assert json.loads((recipe.path / "exp/text_unigram50/.stamp.json").read_text())["state"] == "running"
     child.send_signal(signal.SIGKILL)
     child.communicate()
-    assert has_ended(int((recipe.path / "pid_train").read_text()))
+    assert has_ended(pid)
     (recipe.path / "slow_train").unlink()
     recipe.calls()
     output = recipe.run()
@@ -376,12 +378,12 @@ def test_a_killed_runner_takes_its_children_along_and_the_next_run_goes_on(recip
 def test_an_interrupted_runner_ends_its_children(recipe: Recipe, number: signal.Signals) -> None:
     recipe.write("slow_dump_states", "60")
     child = recipe.start()
-    wait_for(recipe.path / "pid_dump_states")
+    pid = int(written(recipe.path / "pid_dump_states"))
     child.send_signal(number)
     _, error = child.communicate(timeout=8)  # children are asked to end, not waited for
     assert child.returncode == 128 + number
     assert f"interrupted by {number.name}" in error
-    assert has_ended(int((recipe.path / "pid_dump_states").read_text()))
+    assert has_ended(pid)
 
 
 def test_a_signal_while_a_child_starts_leaves_no_orphan(monkeypatch: pytest.MonkeyPatch) -> None:

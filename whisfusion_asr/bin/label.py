@@ -4,19 +4,22 @@
 
 Completes data/train/text. What Whisper is unsure of, repeats, or takes for silence is dropped and listed in dropped.tsv
 with the reason. OUT is a decode directory with what was heard. --num_jobs, --job and --merge share the work out as in
-`decode`. A directory in which nothing is missing is left as it is.
+`decode`. A directory in which nothing is missing is left as it is, unless transcripts are replaced or rewritten.
 """
 
 from argparse import ArgumentParser
+from functools import partial
 
-from whisfusion_asr.bin.arguments import add_original_options, boolean, command_parser, jobs_to_do
+from whisfusion_asr.bin.arguments import add_original_options, command_parser, jobs_to_do
 from whisfusion_asr.data.audio import SAMPLE_RATE
 from whisfusion_asr.data.kaldi_dir import longest_first
+from whisfusion_asr.data.rewriting import rewritten
 from whisfusion_asr.data.text_form import CASES, PUNCTUATION, TextForm
 from whisfusion_asr.decoding.output import merge_parts
 from whisfusion_asr.errors import exits_cleanly
 from whisfusion_asr.labels import LabelRules, unlabelled, write_labels
 from whisfusion_asr.report.decoded import read_records
+from whisfusion_asr.scoring.normalize import get_normalizer
 
 RULES = {
     "min_mean_log_prob": "mean log-probability of a transcript's tokens",
@@ -34,9 +37,11 @@ def arguments() -> ArgumentParser:
     for name, meaning in RULES.items():
         default = getattr(LabelRules, name)
         parser.add_argument(f"--{name}", type=float, default=default, help=f"{meaning} ({default:g})")
-    parser.add_argument("--replace", type=boolean, default=False, help="label what has a transcript, too")
-    parser.add_argument("--text_case", default="lower", choices=CASES, help="of the transcripts (lower)")
-    parser.add_argument("--punctuation", default="remove", choices=PUNCTUATION, help="of the transcripts (remove)")
+    parser.add_argument("--relabel", choices=("replace", "rewrite"), help="what has a transcript, too: replace it, or "
+                        "rewrite its words as Whisper writes them, with its case, punctuation and digits")
+    parser.add_argument("--normalizer", default="basic", help="rewrite: under which words are the same (basic)")
+    parser.add_argument("--text_case", default="keep", choices=CASES, help="of the transcripts (keep)")
+    parser.add_argument("--punctuation", default="keep", choices=PUNCTUATION, help="of the transcripts (keep)")
     return parser
 
 
@@ -45,7 +50,8 @@ def main(argv: list[str] | None = None) -> None:
     """Transcribe one job's utterances, complete the directory of all jobs' transcripts, or both."""
     args = arguments().parse_args(argv)
     rules = LabelRules(**{name: getattr(args, name) for name in RULES})
-    missing = unlabelled(args.data_dir, args.replace)
+    rewrite = partial(rewritten, normalizer=get_normalizer(args.normalizer)) if args.relabel == "rewrite" else None
+    missing = unlabelled(args.data_dir, bool(args.relabel))
     if not missing:
         print(f"{args.data_dir}: every utterance has a transcript, nothing to label")
         return
@@ -61,7 +67,8 @@ def main(argv: list[str] | None = None) -> None:
         if chosen:
             merge_parts(args.out, args.num_jobs, [key for key, _ in chosen], {})
             records = list(read_records(args.out / "candidates.jsonl"))
-        print(write_labels(args.data_dir, refused, records, rules, TextForm(args.text_case, args.punctuation)))
+        form = TextForm(args.text_case, args.punctuation)
+        print(write_labels(args.data_dir, refused, records, rules, form, rewrite))
 
 
 def _chosen(data_dir: str, missing: set[str], rules: LabelRules) -> tuple[dict[str, str], list[tuple[str, int]]]:

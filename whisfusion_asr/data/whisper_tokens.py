@@ -1,8 +1,9 @@
 """Whisper's byte-level BPE behind the interface of the other tokenizers, restricted to the tokens a recipe can need.
 
 The token list holds Whisper's own pieces, `<|endoftext|>` first. All 256 single bytes are among them, so that every
-text can be written: a token outside the list is spelt with smaller ones. Text is written in lower case behind a
-blank, with the punctuation that its form keeps.
+text can be written: a token outside the list is spelt with smaller ones. Text is written behind a blank, in the case
+and with the punctuation that its form keeps; but what is in capitals only, as in LibriSpeech, in lower case, for
+Whisper does not write like that.
 """
 
 import json
@@ -40,7 +41,7 @@ class WhisperTokenizer(Tokenizer):
     """Pieces of a token list that was made by `choose_tokens`.
 
     model: the tokenizer.json of the Whisper folder. Raises UserError: list and model that do not belong together, a
-    form in capitals.
+    form in capitals, which Whisper hardly knows.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class WhisperTokenizer(Tokenizer):
     ) -> None:
         super().__init__(pieces, form)
         if form.text_case == "upper":
-            raise UserError(f"{source}: text_case: Whisper's tokens are written in lower case, not in upper")
+            raise UserError(f"{source}: text_case: Whisper does not write in capitals; expected keep or lower")
         self._model = _read_model(model)
         again = "make the list again with --token_type whisper"
         foreign = [piece for piece in pieces if self._model.token_to_id(piece) is None]
@@ -59,7 +60,7 @@ class WhisperTokenizer(Tokenizer):
             raise UserError(f"{source}: {len(absent)} of the 256 single bytes are not in the list; {again}")
 
     def tokenize(self, text: str) -> list[str]:
-        """The pieces of a text in lower case; all of them are in the list."""
+        """The pieces of a text in the list's form; all of them are in the list."""
         pieces: list[str] = []
         for piece in whisper_pieces(self._model, self.form(text)):
             pieces += [piece] if piece in self._ids else self._smaller(piece)
@@ -84,9 +85,13 @@ class WhisperTokenizer(Tokenizer):
 
 
 def whisper_pieces(model: tokenizers.Tokenizer, text: str) -> list[str]:
-    """Whisper's pieces of a text as we write it: lower case, a blank before it, single blanks between words."""
-    words = " ".join(text.lower().split())
+    """Whisper's pieces of a text as we write it: a blank before it, single blanks between words."""
+    words = " ".join(_without_capitals_only(text).split())
     return model.encode(f" {words}", add_special_tokens=False).tokens if words else []
+
+
+def _without_capitals_only(text: str) -> str:
+    return text.lower() if text.isupper() else text
 
 
 def choose_tokens(
@@ -96,13 +101,13 @@ def choose_tokens(
 
     texts: training transcripts; form: how they are written before, from now on
     The list: end of text, the tokens of the texts from the most frequent on, all other tokens that are made of the
-    texts' characters (in lower case), the single bytes. Raises UserError: no text, no tokenizer.json.
+    texts' characters, the single bytes. Raises UserError: no text, no tokenizer.json.
     """
     source = Path(whisper_dir) / "tokenizer.json"
     model = _read_model(source)
-    texts = list(map(form, texts))
+    texts = [_without_capitals_only(form(text)) for text in texts]
     counts = Counter(piece for text in texts for piece in whisper_pieces(model, text))
-    letters = {" ", *(letter for text in texts for letter in text.lower())}
+    letters = {" ", *(letter for text in texts for letter in text)}
     if not counts:
         raise UserError("the text to choose tokens by is empty")
     vocabulary = model.get_vocab(with_added_tokens=False)

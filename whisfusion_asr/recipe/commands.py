@@ -28,14 +28,14 @@ class Commands:
         return ["bash", "local/data.sh", *corpus, *split_arguments(o.local_data_opts)]
 
     def label(self, name: str, *task: str) -> list[str]:
-        """Let the original Whisper transcribe what has no transcript. task: `--job JOB`, or `--merge true`."""
+        """Let the original Whisper transcribe what has no transcript, or all. task: `--job JOB`, or `--merge true`."""
         o = self.options
         return self.module(
             "label",
             *("--data_dir", self.layout.data(name), "--whisper_dir", o.whisper_dir),
             *("--out", self.layout.labels(name), "--num_jobs", o.nj, *task, *self._device()),
             *(("--inference_args", f"language={o.lang}") if o.lang else ()),
-            *(("--replace", "true") if o.relabel and name in (o.train_set, o.valid_set) else ()),
+            *(("--relabel", o.relabel) if o.relabel and name in (o.train_set, o.valid_set) else ()),
             *split_arguments(o.label_args),
         )
 

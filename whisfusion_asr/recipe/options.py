@@ -18,6 +18,7 @@ CHOICES = {
     "text_case": ("keep", "upper", "lower"),
     "punctuation": ("keep", "remove"),
     "labels": ("", "whisper"),
+    "relabel": ("", "replace", "rewrite"),
     "inference_dtype": ("float32", "bfloat16", "float16", "int8"),
     "normalizer": ("none", "published", "basic", "whisper_en", "cjk"),
     "asr_task": ("diffusion", "espnet", "espnet_maskctc"),
@@ -56,8 +57,8 @@ class Options:
     lang: str = _option("", "language, becomes part of the default tags")
     corpus_dir: str = _option("", "folder of the corpus, given to local/data.sh as --corpus_dir")
     local_data_opts: str = _option("", "options for local/data.sh")
-    labels: str = _option("", "whisper: that of whisper_dir writes missing transcripts, in small letters, unpunctuated")
-    relabel: bool = _option(False, "label training and validation sets also where they have transcripts")
+    labels: str = _option("", "whisper: that of whisper_dir writes missing transcripts")
+    relabel: str = _option("", "transcripts to train and validate on: replace, or rewrite as Whisper writes")
     label_args: str = _option("", "more options of the labelling: --min_mean_log_prob -0.5 ...")
     min_wav_duration: float = _option(0.1, "shorter training and validation utterances are dropped (seconds)")
     max_wav_duration: float = _option(30.0, "longer training and validation utterances are dropped (seconds)")
@@ -153,7 +154,7 @@ class Options:
         if self.labels and not self.whisper_dir:
             raise UserError("--labels whisper needs a complete Whisper model: give its folder with --whisper_dir DIR")
         if self.relabel and not self.labels:
-            raise UserError("--relabel true replaces transcripts by labels: say whose, --labels whisper")
+            raise UserError(f"--relabel {self.relabel}: say who listens, --labels whisper")
         for name in ("nj", "inference_nj", "num_nodes", "nbpe", "ctc_nbpe"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1, got {getattr(self, name)}")

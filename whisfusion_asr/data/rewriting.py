@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from rapidfuzz.distance import Levenshtein
 
-from whisfusion_asr.data.text_form import TextForm
+from whisfusion_asr.data.text_form import TextForm, without_capitals_only
 
 _PLAIN = TextForm("lower", "remove")
 _CLOSING = ".,;:?!"
@@ -21,7 +21,7 @@ def rewritten(given: str, heard: str, normalizer: Callable[[str], str]) -> str:
     normaliser (of English: "mister" and "Mr.", "thirty" and "30"), else the given words, with the capitals and the
     closing mark of those in their place. What is given in capitals only is in lower case there.
     """
-    words = (given.lower() if given.isupper() else given).split()
+    words = without_capitals_only(given).split()
     theirs = [word for word in heard.split() if _PLAIN(word)]
     out: list[str] = []
     at = until = 0  # words and theirs that are done

@@ -42,6 +42,11 @@ class TextForm:
 AS_WRITTEN = TextForm()
 
 
+def without_capitals_only(text: str) -> str:
+    """A text that is in capitals throughout in lower case, any other as it is: Whisper writes no text in capitals."""
+    return text.lower() if text.isupper() else text
+
+
 def read_form(token_dir: str | Path) -> TextForm:
     """The form that a token folder records; texts are kept as they are where it records none."""
     path = Path(token_dir, FILE)

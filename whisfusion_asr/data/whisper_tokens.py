@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tokenizers
 
-from whisfusion_asr.data.text_form import AS_WRITTEN, TextForm
+from whisfusion_asr.data.text_form import AS_WRITTEN, TextForm, without_capitals_only
 from whisfusion_asr.data.tokenizer import WHISPER_EOS, Tokenizer, write_tokens
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.files import atomic_write
@@ -86,12 +86,8 @@ class WhisperTokenizer(Tokenizer):
 
 def whisper_pieces(model: tokenizers.Tokenizer, text: str) -> list[str]:
     """Whisper's pieces of a text as we write it: a blank before it, single blanks between words."""
-    words = " ".join(_without_capitals_only(text).split())
+    words = " ".join(without_capitals_only(text).split())
     return model.encode(f" {words}", add_special_tokens=False).tokens if words else []
-
-
-def _without_capitals_only(text: str) -> str:
-    return text.lower() if text.isupper() else text
 
 
 def choose_tokens(
@@ -105,7 +101,7 @@ def choose_tokens(
     """
     source = Path(whisper_dir) / "tokenizer.json"
     model = _read_model(source)
-    texts = [_without_capitals_only(form(text)) for text in texts]
+    texts = [without_capitals_only(form(text)) for text in texts]
     counts = Counter(piece for text in texts for piece in whisper_pieces(model, text))
     letters = {" ", *(letter for text in texts for letter in text)}
     if not counts:

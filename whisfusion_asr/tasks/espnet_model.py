@@ -31,7 +31,6 @@ class DiffusionASRModel(AbsESPnetModel):
     token list); ctc_weight: 0 keeps the head for the ruler only;
     self_correction: [low, high] of the mask ratio of a second step on the model's own predictions, None without one
     (see diffusion/self_correction.py);
-    mask_draws: canvases with other masks per utterance and step, which share the keys and values of its states;
     visible_noise: share of the visible tokens that are replaced by other frequent ones;
     gap_conf: GapRule of rows with gaps, None without them;
     left_to_right: weight of the autoregressive loss under a causal mask beside it, for a decoder that has both ways of
@@ -46,9 +45,9 @@ class DiffusionASRModel(AbsESPnetModel):
     def __init__(self, network: Whisfusion, vocab_size: int, mask_ratio: Sequence[Any] = (0.0, 1.0),
                  loss_weighting: str = "none", pad_weight: float = 1.0, canvas_conf: Mapping[str, Any] | None = None,
                  bos_id: int | None = None, eos_id: int = 0, ctc_weight: float = 0.0, mask_seed: int = 0,
-                 self_correction: tuple[float, float] | None = None, mask_draws: int = 1, visible_noise: float = 0.0,
-                 gap_conf: Mapping[str, Any] | None = None, left_to_right: float = 0.0,
-                 languages: tuple[int, ...] = ()) -> None:
+                 self_correction: tuple[float, float] | None = None, visible_noise: float = 0.0,
+                 gap_conf: Mapping[str, Any] | None = None, left_to_right: float = 0.0, languages: tuple[int, ...] = (),
+                 ) -> None:
         super().__init__()
         for name, part in network.named_children():
             self.add_module(name, part)
@@ -58,19 +57,18 @@ class DiffusionASRModel(AbsESPnetModel):
         self.canvas_rule = CanvasRule.of_training(canvas_conf)
         law, rule = ratio_law(mask_ratio, "model_conf.mask_ratio"), LossRule(loss_weighting, pad_weight)
         correction = None if self_correction is None else mask_law("self_correction", self_correction)
-        # Validation has no noise and one draw, so that its losses compare.
+        # Validation has no noise, so that its losses compare.
         gaps = None if gap_conf is None else GapRule.from_conf(gap_conf)
         self.valid_objective = Objective(self.spec, law, rule, correction, gaps=gaps)
         self.objective = replace(self.valid_objective, noise=visible_noise)
         self.ctc_weight = ctc_weight
         self.mask_seed = mask_seed
-        if mask_draws < 1 or not 0 <= visible_noise < 1:
-            raise UserError(f"model_conf: mask_draws {mask_draws} must be at least 1, visible_noise {visible_noise} in "
-                            "[0, 1)")
+        if not 0 <= visible_noise < 1:
+            raise UserError(f"model_conf.visible_noise: {visible_noise} must be in [0, 1)")
         if left_to_right < 0 or left_to_right and not hasattr(network.decoder, "hidden_before"):
             raise UserError(f"model_conf.left_to_right: {left_to_right} must be at least 0, and 0 for any decoder but "
                             "whisper_diffusion")
-        self.mask_draws, self.left_to_right = mask_draws, left_to_right
+        self.left_to_right = left_to_right
         if network.decoder is None and (network.ctc is None or ctc_weight == 0):
             raise UserError("nothing to train: set decoder:, or ctc: with model_conf.ctc_weight above 0")
         if network.decoder is not None and network.decoder.ruler and network.decoder.prefix != self.spec.prefix:
@@ -135,24 +133,20 @@ class DiffusionASRModel(AbsESPnetModel):
         frames, counts = (None, None) if acoustics is None else (acoustics.lengths, acoustics.counts)
         expected = self.canvas_rule.expected(frames, counts)
         length = self.canvas_rule.training_length(self.spec, text_lengths, expected, seed)
-        whole, rows, names = fill_canvas(text, text_lengths, length, self.spec, languages), None, utt_id
-        target = whole
-        if self.training and self.mask_draws > 1:
-            rows = torch.arange(len(utt_id)).repeat_interleave(self.mask_draws)
-            target, names = whole[rows], [f"{name}/{draw}" for name in utt_id for draw in range(self.mask_draws)]
+        target = fill_canvas(text, text_lengths, length, self.spec, languages)
         decoder = self.network.decoder
         memory = decoder.read(acoustics, length)
         objective = self.objective if self.training else self.valid_objective
 
         def score(canvas: Tensor, asked: Tensor) -> Tensor:
-            return decoder.logits(decoder.hidden(canvas, memory, rows)[asked])
+            return decoder.logits(decoder.hidden(canvas, memory)[asked])
 
         def score_before(canvas: Tensor, asked: Tensor) -> Tensor:
             return decoder.logits(decoder.hidden_before(canvas, memory)[asked])
 
-        parts = objective.scored(score, target, names, seed)
+        parts = objective.scored(score, target, utt_id, seed)
         if self.left_to_right:
-            parts |= objective.foretold(score_before, whole, seed)
+            parts |= objective.foretold(score_before, target, seed)
             parts["loss"] = parts["loss"] + self.left_to_right * parts["loss_before"]
         return parts
 

@@ -168,7 +168,7 @@ def test_the_token_table_on_8_bits(toy_whisper, pieces, acoustics) -> None:
 
 def test_the_mask_starts_as_the_mean_token(toy) -> None:
     torch.testing.assert_close(toy.mask, toy.embed.weight.mean(0))
-    hidden, shown = toy.embedded(torch.tensor([[toy.embed.num_embeddings, 3]]))[0, -2:]
+    hidden, shown = toy.embedded(torch.tensor([[toy.embed.num_embeddings, 3]]), toy.positions)[0, -2:]
     start = toy.prefix_embed.size(0)
     torch.testing.assert_close(hidden, toy.mask + toy.positions.weight[start])
     torch.testing.assert_close(shown, toy.embed.weight[3] + toy.positions.weight[start + 1])
@@ -178,6 +178,33 @@ def test_every_part_learns(toy_whisper: Path, pieces: list[str], acoustics) -> N
     decoder = build(toy_whisper, pieces)
     decoder(canvases(decoder, 3), decoder.read(acoustics, 8)).square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in decoder.parameters())
+
+
+def test_reading_with_layers_of_its_own(toy_whisper: Path, pieces: list[str], toy, acoustics) -> None:
+    """Two copies of Whisper at the start; then neither feels what the other learns."""
+    decoder, canvas = build(toy_whisper, pieces, separate_reading=True), canvases(toy, 3)
+    memory = decoder.read(acoustics, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(decoder.hidden(canvas, memory), toy.hidden(canvas, memory))
+        torch.testing.assert_close(decoder.hidden_before(canvas, memory), toy.hidden_before(canvas, memory))
+        before = decoder.hidden_before(canvas, memory)
+        for part in (decoder.positions, decoder.blocks, decoder.adapters, decoder.norm):
+            for parameter in part.parameters():
+                parameter.add_(0.1)
+        assert torch.equal(decoder.hidden_before(canvas, memory), before)
+        assert (decoder.hidden(canvas, memory) - toy.hidden(canvas, memory)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_layers_of_its_own_learn_from_reading_alone(toy_whisper: Path, pieces: list[str], acoustics, reads) -> None:
+    decoder = build(toy_whisper, pieces, separate_reading=True)
+    run = decoder.hidden_before if reads else decoder.hidden
+    decoder.logits(run(canvases(decoder, 3), decoder.read(acoustics, 8))).square().mean().backward()
+    learned = {name for name, p in decoder.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    own = {name for name, _ in decoder.named_parameters() if name.startswith("causal_layers.")}
+    twins = {name.removeprefix("causal_layers.") for name in own}
+    assert len(own) == len(twins) > 10 and twins <= set(dict(decoder.named_parameters()))
+    assert learned & (own | twins) == (own if reads else twins)
 
 
 def test_it_is_chosen_by_name(toy_whisper: Path, pieces: list[str]) -> None:

@@ -125,6 +125,20 @@ def test_start_share_without_averages_is_refused(train, tmp_path):
         train(tmp_path / "exp", ema_start_share=0.2)
 
 
+def test_start_share_of_a_part_from_the_configuration(train, tmp_path, text_model):
+    """A mapping of parts and one of mappings mean the same; at a high rate the share is seen in the averages."""
+    start = torch.load(text_model / "1epoch.pth")["decoder.norm.weight"]
+    for name, shares in (("flat", {"decoder.norm": 0.9}), ("deep", {"decoder": {"norm": 0.9}})):
+        exp_dir = train(tmp_path / name, {"optim_conf": {"lr": 0.05}}, init_param=[text_model / "1epoch.pth"],
+                        ema_decay=0.1, ema_start_share_of=shares)
+        state = torch.load(exp_dir / "2epoch.pth")
+        moved, kept = state["decoder.norm.weight"] - start, state["ema.decoder.norm.weight"] - start
+        assert 0 < kept.norm() < 0.2 * moved.norm()
+        head = state["decoder.head.weight"] - torch.load(text_model / "1epoch.pth")["decoder.head.weight"]
+        free = state["ema.decoder.head.weight"] - torch.load(text_model / "1epoch.pth")["decoder.head.weight"]
+        assert free.norm() > 0.4 * head.norm()
+
+
 @pytest.mark.parametrize(("accum_grad", "steps"), [(1, 6), (2, 4), (3, 2), (5, 2)])
 def test_every_batch_is_used_whatever_accum_grad(train, tmp_path, accum_grad, steps):
     """Three batches an epoch, two epochs: an incomplete accumulation is a step of its own."""

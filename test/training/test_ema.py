@@ -62,12 +62,37 @@ def test_share_of_the_start_weights(share):
     torch.testing.assert_close(pulled.ema.get_buffer("last.weight").double(), wanted, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.0, 1.5])
+def test_a_part_with_a_share_of_its_own():
+    """The bias keeps half of its start, the weight a tenth."""
+    nets = [Net(), Net()]
+    start = copy.deepcopy(nets[0].last)
+    for net, shares in zip(nets, ((0.0, {}), (0.1, {"last.bias": 0.5})), strict=True):
+        attach_shadow(net, optimizer := torch.optim.SGD(net.last.parameters(), lr=0.1), 0.9, *shares)
+        torch.manual_seed(1)
+        train(net, optimizer, 20)
+    for name, share in (("weight", 0.1), ("bias", 0.5)):
+        plain, pulled = (net.ema.get_buffer(f"last.{name}") for net in nets)
+        assert (plain - getattr(start, name)).abs().max() > 0.01
+        torch.testing.assert_close(pulled, (1 - share) * plain + share * getattr(start, name))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 1.5, "half"])
 def test_share_that_is_none(share):
     """With 1 the averages would never move."""
     net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     with pytest.raises(UserError, match=f"ema_start_share: {share} is no share; give 0"):
-        attach_shadow(net, torch.optim.SGD(net.parameters(), lr=0.1), 0.9, share)
+        attach_shadow(net, optimizer, 0.9, share)
+    with pytest.raises(UserError, match=f"ema_start_share_of.last: {share} is no share; give 0"):
+        attach_shadow(net, optimizer, 0.9, 0.2, {"last": share})
+
+
+@pytest.mark.parametrize("part", ["first", "las", "decoder.causal_layers"])
+def test_share_of_a_part_that_does_not_learn(part):
+    """Frozen, half a name, unknown."""
+    net = Net()
+    with pytest.raises(UserError, match=f"ema_start_share_of.{part}: no parameter of that part is trained"):
+        attach_shadow(net, torch.optim.SGD(net.parameters(), lr=0.1), 0.9, 0.0, {part: 0.5})
 
 
 def test_state_dict_has_the_averages_of_trainable_parameters_under_ema():

@@ -45,6 +45,14 @@ def test_every_trainable_parameter_is_in_exactly_one_group():
     assert not any(name.startswith("encoder") for name in rates(model, groups))
 
 
+def test_a_second_copy_of_the_layers_has_the_rates_of_the_first():
+    """Of a decoder with layers of its own for reading."""
+    rule, part = GroupRule(layer_decay=0.9), "decoder.causal_layers"
+    for name in ("blocks.0.norm.bias", "blocks.2.linear.weight", "adapters.1.linear.weight", "norm.weight"):
+        assert rule.factor(f"{part}.{name}", 3) == rule.factor(f"decoder.{name}", 3)
+    assert rule.factor(f"{part}.blocks.0.norm.bias", 3) == pytest.approx(0.81)
+
+
 def test_layer_wise_rates_by_hand():
     """Rate 0.9, three blocks, base 1e-5; as the published table for 18 blocks, made small."""
     model = toy()

@@ -69,7 +69,7 @@ class AnchoredWhisper(nn.Module):
         """What the slots' logits are made of, (B, S, D). slots: (B,)."""
         decoder, most = self.decoder, int(slots.max())
         start = decoder.prefix_embed.size(0)
-        x = decoder.dropout(decoder.embedded(slots.new_full((len(slots), most), self.blank)))
+        x = decoder.dropout(decoder.embedded(slots.new_full((len(slots), most), self.blank), decoder.positions))
         inside = frames_mask(slots + start, x.size(1))
         heard = frames_mask(lengths, states.size(1))
         squares = self._squares(x.size(1), states.size(1)).to(x)

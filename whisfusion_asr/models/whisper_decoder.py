@@ -94,7 +94,30 @@ class Reader(nn.Module):
         return split_heads(self.k_proj(states), self.heads), split_heads(self.v_proj(states), self.heads)
 
 
-class WhisperDiffusionDecoder(nn.Module):
+class Layers(nn.Module):
+    """Whisper's positions and layers up to the last norm, without what reads the audio."""
+
+    def __init__(self, whisper: nn.Module) -> None:
+        """whisper: transformers' decoder, whose weights are copied under our names."""
+        super().__init__()
+        config = whisper.config
+        size, heads = config.d_model, config.decoder_attention_heads
+        self.positions = nn.Embedding.from_pretrained(whisper.embed_positions.weight.detach().clone(), freeze=False)
+        self.blocks = nn.ModuleList(Block(size, heads, config.decoder_ffn_dim) for _ in whisper.layers)
+        self.adapters = nn.ModuleList(CrossAttention(size, heads) for _ in whisper.layers)
+        self.norm = nn.LayerNorm(size)
+        self.norm.load_state_dict(whisper.layer_norm.state_dict())
+        for block, cross, layer in zip(self.blocks, self.adapters, whisper.layers, strict=True):
+            for ours, theirs in (
+                (block.norm_1, layer.self_attn_layer_norm), (block.attn, layer.self_attn),
+                (block.norm_2, layer.final_layer_norm), (block.fc1, layer.fc1), (block.fc2, layer.fc2),
+                (cross.norm, layer.encoder_attn_layer_norm),
+                (cross.q_proj, layer.encoder_attn.q_proj), (cross.out_proj, layer.encoder_attn.out_proj),
+            ):
+                ours.load_state_dict(theirs.state_dict())
+
+
+class WhisperDiffusionDecoder(Layers):
     """A CanvasDecoder made of a Whisper folder. A canvas holds text only: the prefix is put before it in here.
 
     vocab_size, pieces: the token list, whose rows are found in Whisper's vocabulary by their spelling
@@ -103,12 +126,14 @@ class WhisperDiffusionDecoder(nn.Module):
     language, task: prefix of a multilingual Whisper; an English-only one has neither
     causal: keep Whisper's causal mask; without training the logits are then Whisper's own
     logit_shift: read slot i at slot i - 1, as Whisper does (the first one at the prefix's end)
+    separate_reading: `hidden_before` has positions and layers of its own, a second copy of Whisper's, so that reading
+        from left to right and filling masks can each be trained without harm to the other
     dropout: after embedding and in every branch, in training
     attention: auto, sdpa or flash, see models/flash.py
 
     Parts for freeze_param: `embed` (token table, input and output), `positions`, `mask`, `head_bias`, `blocks`
     (self-attention and feed-forward), `adapters` (queries and outputs of the cross-attention), `readers` (its keys and
-    values), `norm`.
+    values), `norm`; `causal_layers` (the copy that reads from left to right: positions, blocks, adapters, norm).
     Raises UserError: no weights, another width, a token that Whisper does not have.
     """
 
@@ -118,9 +143,9 @@ class WhisperDiffusionDecoder(nn.Module):
 
     def __init__(self, vocab_size: int, encoder_output_size: int | None, pieces: list[str] | None, model: str,
                  language: str = "en", task: str = "transcribe", causal: bool = False, logit_shift: bool = True,
-                 dropout: float = 0.0, attention: str = "auto") -> None:
-        super().__init__()
+                 separate_reading: bool = False, dropout: float = 0.0, attention: str = "auto") -> None:
         whisper = load_part(model, "decoder").float()
+        super().__init__(whisper)
         config = whisper.config
         if encoder_output_size != config.d_model:
             raise UserError(f"decoder_conf.model: {model} reads states of width {config.d_model}, but those here have "
@@ -139,28 +164,12 @@ class WhisperDiffusionDecoder(nn.Module):
         self.mask = nn.Parameter(self.embed.weight.detach().mean(0))
         self.head_bias = nn.Parameter(torch.zeros(vocab_size))
         self.head: nn.Module | None = None  # in the place of token table and bias, see models/running.py
-        self.positions = nn.Embedding.from_pretrained(whisper.embed_positions.weight.detach().clone(), freeze=False)
-        layers = range(config.decoder_layers)
-        self.blocks = nn.ModuleList(Block(size, heads, config.decoder_ffn_dim) for _ in layers)
-        self.adapters = nn.ModuleList(CrossAttention(size, heads) for _ in layers)
-        self.readers = nn.ModuleList(Reader(size, heads) for _ in layers)
-        self.norm = nn.LayerNorm(size)
+        self.readers = nn.ModuleList(Reader(size, heads) for _ in whisper.layers)
+        for reader, layer in zip(self.readers, whisper.layers, strict=True):
+            reader.k_proj.load_state_dict(layer.encoder_attn.k_proj.state_dict())
+            reader.v_proj.load_state_dict(layer.encoder_attn.v_proj.state_dict())
+        self.causal_layers = Layers(whisper) if separate_reading else None
         self.dropout = nn.Dropout(dropout)
-        self._take(whisper)
-
-    def _take(self, whisper: nn.Module) -> None:
-        """Copy the weights of Whisper's layers under our names."""
-        self.norm.load_state_dict(whisper.layer_norm.state_dict())
-        for index, layer in enumerate(whisper.layers):
-            block, cross, reader = self.blocks[index], self.adapters[index], self.readers[index]
-            for ours, theirs in (
-                (block.norm_1, layer.self_attn_layer_norm), (block.attn, layer.self_attn),
-                (block.norm_2, layer.final_layer_norm), (block.fc1, layer.fc1), (block.fc2, layer.fc2),
-                (cross.norm, layer.encoder_attn_layer_norm),
-                (cross.q_proj, layer.encoder_attn.q_proj), (cross.out_proj, layer.encoder_attn.out_proj),
-                (reader.k_proj, layer.encoder_attn.k_proj), (reader.v_proj, layer.encoder_attn.v_proj),
-            ):
-                ours.load_state_dict(theirs.state_dict())
 
     def read(self, acoustics: Acoustics | None, length: int | Tensor) -> Memory:
         """Keys and values of all layers; see CanvasDecoder. The length of the canvas is of no importance here."""
@@ -176,27 +185,26 @@ class WhisperDiffusionDecoder(nn.Module):
 
         Raises UserError: a canvas longer than Whisper's positions allow.
         """
-        return self._run(canvas, memory, rows, lengths, self.causal)
+        return self._run(self, canvas, memory, rows, lengths, self.causal)
 
     def hidden_before(self, canvas: Tensor, memory: Memory, rows: Tensor | None = None,
                       lengths: Tensor | None = None) -> Tensor:
         """`hidden` under Whisper's causal mask: what stands in a slot is foretold from the slots before it alone."""
-        return self._run(canvas, memory, rows, lengths, True)
+        return self._run(self.causal_layers or self, canvas, memory, rows, lengths, True)
 
-    def _run(self, canvas: Tensor, memory: Memory, rows: Tensor | None, lengths: Tensor | None,
+    def _run(self, layers: Layers, canvas: Tensor, memory: Memory, rows: Tensor | None, lengths: Tensor | None,
              causal: bool) -> Tensor:
-        x = self.dropout(self.embedded(canvas))
+        x = self.dropout(self.embedded(canvas, layers.positions))
         start = self.prefix_embed.size(0)
         inside = None if lengths is None else frames_mask(lengths.to(canvas.device) + start, x.size(1))
         fold = None if rows is None else Fold.of(rows, memory.key_mask.size(0)).to(canvas.device)
         attention = choose_attention(self.attention, self.embed.weight, self.head_size)
-        for index, block in enumerate(self.blocks):
+        for block, adapter, key, value in zip(layers.blocks, layers.adapters, memory.keys, memory.values, strict=True):
             x = x + self.dropout(block.attn(block.norm_1(x), inside, causal, attention))
-            key, value = memory.keys[index], memory.values[index]
-            x = x + self.dropout(self.adapters[index](x, key, value, memory.key_mask, fold, attention))
+            x = x + self.dropout(adapter(x, key, value, memory.key_mask, fold, attention))
             x = x + self.dropout(block.mlp(x))
         first = start - int(self.logit_shift)
-        return self.norm(x[:, first : first + canvas.size(1)])
+        return layers.norm(x[:, first : first + canvas.size(1)])
 
     def listening(self, canvas: Tensor, memory: Memory) -> Tensor:
         """Where the heads of the upper half of the layers look at each slot of filled canvases, (B, C, L, T).
@@ -210,9 +218,9 @@ class WhisperDiffusionDecoder(nn.Module):
         own = weights[:, :, start : start + slots]
         return (own * weights[:, :, start - 1 : start - 1 + slots]).sqrt() if self.logit_shift else own
 
-    def embedded(self, canvas: Tensor) -> Tensor:
+    def embedded(self, canvas: Tensor, positions: nn.Embedding) -> Tensor:
         """Prefix and canvas (R, L) with their positions, (R, P + L, D)."""
-        start, limit = self.prefix_embed.size(0), self.positions.num_embeddings
+        start, limit = self.prefix_embed.size(0), positions.num_embeddings
         total = start + canvas.size(1)
         if total > limit:
             raise UserError(f"a canvas of {canvas.size(1)} slots: Whisper's decoder has {limit} positions, "
@@ -220,7 +228,7 @@ class WhisperDiffusionDecoder(nn.Module):
         hidden = (canvas == self.embed.num_embeddings).unsqueeze(-1)
         slots = torch.where(hidden, self.mask, self.embed(canvas.clamp(max=self.embed.num_embeddings - 1)))
         prefix = self.prefix_embed.expand(canvas.size(0), -1, -1)
-        return torch.cat((prefix, slots), 1) + self.positions.weight[:total]
+        return torch.cat((prefix, slots), 1) + positions.weight[:total]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden: (..., D), any choice of slots. Returns (..., V)."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from whisfusion_asr.config import apply_overrides, read_yaml
+from whisfusion_asr.config import apply_overrides, flat, read_yaml
 from whisfusion_asr.errors import UserError
 
 _SHARED = Path(__file__).resolve().parents[2]  # the repository: conf/ holds the presets that recipes share
@@ -26,12 +26,12 @@ def find_config(path: str) -> Path:
 
 def read_settings(path: Path, arguments: str = "") -> dict[str, Any]:
     """Flat settings of a training's YAML file with the `--key value` words of an `..._args` option laid over them."""
-    return {**_flat(read_yaml(path)), **_argument_settings(arguments)}
+    return {**flat(read_yaml(path)), **_argument_settings(arguments)}
 
 
 def read_decoding_settings(path: Path, overrides: str) -> dict[str, Any]:
     """Flat settings of a decoding's YAML file with the `key.inner=value` words of --inference_args laid over them."""
-    return _flat(apply_overrides(read_yaml(path), overrides.split()))
+    return flat(apply_overrides(read_yaml(path), overrides.split()))
 
 
 def split_arguments(arguments: str) -> list[str]:
@@ -47,13 +47,6 @@ def described_downloads(path: Path) -> list[str]:
     if not path.is_file():
         return []
     return re.findall(r"^#\s*downloads:\s*(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-
-
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
-    return flat
 
 
 def _argument_settings(arguments: str) -> dict[str, Any]:

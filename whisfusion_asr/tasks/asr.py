@@ -23,9 +23,10 @@ from espnet2.tasks.abs_task import AbsTask, optim_classes, scheduler_classes
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from espnet2.train.class_choices import ClassChoices
 from espnet2.train.collate_fn import CommonCollateFn
+from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str_or_none
 
-from whisfusion_asr.config import read_yaml
+from whisfusion_asr.config import flat, read_yaml
 from whisfusion_asr.data.languages import language_id
 from whisfusion_asr.data.tokenizer import Tokenizer, load_tokenizer, special_ids
 from whisfusion_asr.errors import USER_ERROR, UserError, exits_cleanly
@@ -111,6 +112,8 @@ class DiffusionASRTask(AbsTask):
         group.add_argument(
             "--ema_start_share", type=float, default=0.0, help="share of the weights trained from, in those averages"
         )
+        group.add_argument("--ema_start_share_of", action=NestedDictAction, default={},
+                           help="part=share: another one for a part, e.g. decoder.causal_layers=0.7")
         for choices in cls.class_choices_list:
             choices.add_arguments(group)
         parser.set_defaults(
@@ -229,10 +232,11 @@ class DiffusionASRTask(AbsTask):
         if args.scheduler is not None:
             check_keys("scheduler_conf", args.scheduler_conf, scheduler_classes[args.scheduler], {"optimizer"})
         optimizer = build_optimizer(optim_classes[args.optim], args.optim_conf, model)
-        if args.ema_start_share and not args.ema_decay:
-            raise UserError(f"ema_start_share: {args.ema_start_share} needs averaged weights; set ema_decay, as 0.998")
+        for key in ("ema_start_share", "ema_start_share_of"):
+            if getattr(args, key) and not args.ema_decay:
+                raise UserError(f"{key}: {getattr(args, key)} needs averaged weights; set ema_decay, as 0.998")
         if args.ema_decay:
-            attach_shadow(model, optimizer, args.ema_decay, args.ema_start_share)
+            attach_shadow(model, optimizer, args.ema_decay, args.ema_start_share, flat(args.ema_start_share_of))
         for part, trainable, frozen in inventory(model):
             logging.info(f"{part}: {trainable:,} trainable, {frozen:,} frozen parameters")
         return [optimizer]

@@ -28,8 +28,8 @@ from whisfusion_asr.training.checkpoint import (
     read_weights,
     record_init,
     shorten,
-    under,
 )
+from whisfusion_asr.training.freeze import under
 from whisfusion_asr.training.longest import record_longest
 
 # Settings that change how a training runs, but not what comes out of it; every other one must stay on resume.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.files import atomic_write, sha256
 from whisfusion_asr.training.ema import EMA
-from whisfusion_asr.training.freeze import ready_made
+from whisfusion_asr.training.freeze import ready_made, under
 
 INIT_RECORD = "init.json"
 WEIGHTS, PACKED_WEIGHTS = "valid.loss.ave.pth", "model.safetensors"  # what a training leaves; what a packed model holds
@@ -54,11 +54,6 @@ class InitParam:
                 inner = name[len(self.source) :].lstrip(".")
                 chosen[".".join(part for part in (self.target, inner) if part)] = tensor
         return chosen
-
-
-def under(name: str, prefix: str) -> bool:
-    """Whether `prefix` is empty, the name itself or one of its parents."""
-    return not prefix or name == prefix or name.startswith(f"{prefix}.")
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

@@ -1,12 +1,13 @@
 """Exponential moving average of the weights: a shadow inside the model, so that checkpoints and averages carry it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from whisfusion_asr.errors import UserError
+from whisfusion_asr.training.freeze import under
 
 EMA = "ema"  # attribute of the model, and prefix in its state dict
 
@@ -19,13 +20,17 @@ class Shadow(nn.Module):
     decay: d; update n uses min(d, (1 + n) / (10 + n)), so that the start values are soon forgotten.
     start_share: s; the averages stay at (1 - s) times the weights' average + s times the weights that training started
     from (Wortsman et al. 2022, arXiv 2109.01903, eq. 1, with s = 1 - alpha): what fine-tuning on few data would lose.
+    start_share_of: s of the parts whose names are the keys, in the place of start_share
     """
 
-    def __init__(self, model: nn.Module, decay: float, start_share: float = 0.0) -> None:
+    def __init__(self, model: nn.Module, decay: float, start_share: float = 0.0,
+                 start_share_of: Mapping[str, float] | None = None) -> None:
         super().__init__()
         self.decay = decay
-        self.start_share = start_share
         self.names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        self.shares = dict.fromkeys(self.names, start_share)
+        for part, share in (start_share_of or {}).items():
+            self.shares |= {name: share for name in self.names if under(name, part)}
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
         for name in self.names:
             *parents, leaf = name.split(".")
@@ -47,8 +52,7 @@ class Shadow(nn.Module):
 
     def _keep_start(self, model: nn.Module) -> None:
         # Not in the state dict: a resumed training builds the same start again before it reads its checkpoint.
-        names = self.names if self.start_share else []
-        self.start = {name: model.get_parameter(name).detach().clone() for name in names}
+        self.start = {name: model.get_parameter(name).detach().clone() for name, share in self.shares.items() if share}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -58,8 +62,8 @@ class Shadow(nn.Module):
         share = 1.0 - ((1.0 + self.updates) / (10.0 + self.updates)).clamp(max=self.decay)
         for name in self.names:
             average, weight = self.get_buffer(name), model.get_parameter(name)
-            if self.start_share:
-                weight = weight.lerp(self.start[name], self.start_share)
+            if name in self.start:
+                weight = weight.lerp(self.start[name], self.shares[name])
             average.lerp_(weight, share.to(average.dtype))
 
     @contextmanager
@@ -78,15 +82,22 @@ class Shadow(nn.Module):
 
 
 def attach_shadow(
-    model: nn.Module, optimizer: torch.optim.Optimizer, decay: float, start_share: float = 0.0
+    model: nn.Module, optimizer: torch.optim.Optimizer, decay: float, start_share: float = 0.0,
+    start_share_of: Mapping[str, float] | None = None,
 ) -> Shadow:
     """Add `model.ema` and update it after every step of the optimiser.
 
-    Raises UserError: a share that is none.
+    Raises UserError: a share that is none, a part of which nothing is trained.
     """
-    if not 0.0 <= start_share < 1.0:
-        raise UserError(f"ema_start_share: {start_share} is no share; give 0 (off) or more, and less than 1")
-    shadow = Shadow(model, decay, start_share)
+    parts = start_share_of or {}
+    shares = {"ema_start_share": start_share} | {f"ema_start_share_of.{part}": parts[part] for part in parts}
+    for key, share in shares.items():
+        if not isinstance(share, int | float) or not 0.0 <= share < 1.0:
+            raise UserError(f"{key}: {share} is no share; give 0 (off) or more, and less than 1")
+    shadow = Shadow(model, decay, start_share, start_share_of)
+    for part in parts:
+        if not any(under(name, part) for name in shadow.names):
+            raise UserError(f"ema_start_share_of.{part}: no parameter of that part is trained; leave it out")
     model.add_module(EMA, shadow)
     optimizer.register_step_post_hook(lambda *_: shadow.update(model))
     return shadow

@@ -8,6 +8,11 @@ from torch import nn
 from whisfusion_asr.errors import UserError
 
 
+def under(name: str, prefix: str) -> bool:
+    """Whether `prefix` is empty, the name itself or one of its parents."""
+    return not prefix or name == prefix or name.startswith(f"{prefix}.")
+
+
 def check_patterns(model: nn.Module, patterns: Sequence[str]) -> None:
     """Raise UserError for a pattern that is neither a parameter's name nor a prefix of one, with names that exist."""
     names = [name for name, _ in model.named_parameters()]

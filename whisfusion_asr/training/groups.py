@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from whisfusion_asr.errors import UserError
 from whisfusion_asr.training.muon import Muon
 
-DECODER_BLOCK = re.compile(r"^decoder\.blocks\.(\d+)\.")
+DECODER_BLOCK = re.compile(r"^decoder\.(?:causal_layers\.)?blocks\.(\d+)\.")
 # Matrices inside repeated layers, whatever their list is called here, in ESPnet's and in Whisper's encoders.
 REPEATED_LAYER = re.compile(r"(^|\.)(blocks|adapters|layers|encoders|decoders)\.\d+\.")
 # What the released code calls `wte` and `ln_f`, neither of which contains "norm" or "bias".
@@ -59,7 +59,7 @@ class GroupRule:
             return self.layer_decay ** (blocks - 1 - index if from_top else index)
         lowest = name.startswith("decoder.embed.") and from_top
         if self.llrd_head == "lowest":
-            lowest = lowest or name.startswith(("decoder.norm.", "decoder.head."))
+            lowest = lowest or name.startswith(("decoder.norm.", "decoder.causal_layers.norm.", "decoder.head."))
         return self.layer_decay**blocks if lowest else 1.0
 
 

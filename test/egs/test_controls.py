@@ -144,8 +144,8 @@ def test_librispeech_has_the_same_controls_large_and_small(recipe: Path, tag: st
     words = ("--preset", "mini_scratch", "--nbpe", "500", "--asr_config", small, "--stage", "train_decoder",
              "--feats_type", "states", "--encoder_config", "conf/whisper_mini.yaml")  # fmt: skip
     _, train, *_ = commands(libri, script, *words)
-    assert f"--config {small} " in train and "data_mini/token_list/unigram500/tokens_espnet.txt" in train
-    assert "dump_mini/states/train_mini,speech,states" in train
+    assert f"--config {small} " in train and "data_mini_scratch/token_list/unigram500/tokens_espnet.txt" in train
+    assert "dump_mini_scratch/states/train_mini,speech,states" in train
 
 
 def test_librispeech_has_the_drafter_alone_as_ctc_control(recipe: Path) -> None:

@@ -24,7 +24,7 @@ done
 
 "$(dirname "${BASH_SOURCE[0]}")/asr.sh" \
     --train_set train --valid_set valid --test_sets test --stop_stage compare --lang en \
-    --labels whisper --text_case lower --punctuation remove --token_type whisper \
+    --labels whisper --relabel rewrite --token_type whisper \
     --states_storage float16 --encoder_config conf/whisper_given.yaml \
     --ctc_config ../../../conf/train_ctc_draft.yaml --ctc_token_type unigram --ctc_nbpe 500 \
     --asr_config conf/train_converted.yaml --asr_tag converted --normalizer basic \

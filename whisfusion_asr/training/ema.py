@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from whisfusion_asr.errors import UserError
-from whisfusion_asr.training.freeze import under
+from whisfusion_asr.training.freeze import check_patterns, under
 
 EMA = "ema"  # attribute of the model, and prefix in its state dict
 
@@ -87,17 +87,15 @@ def attach_shadow(
 ) -> Shadow:
     """Add `model.ema` and update it after every step of the optimiser.
 
-    Raises UserError: a share that is none, a part of which nothing is trained.
+    Raises UserError: a share that is none, a part that the model does not have.
     """
     parts = start_share_of or {}
     shares = {"ema_start_share": start_share} | {f"ema_start_share_of.{part}": parts[part] for part in parts}
     for key, share in shares.items():
         if not isinstance(share, int | float) or not 0.0 <= share < 1.0:
             raise UserError(f"{key}: {share} is no share; give 0 (off) or more, and less than 1")
+    check_patterns(model, list(parts), "ema_start_share_of")
     shadow = Shadow(model, decay, start_share, start_share_of)
-    for part in parts:
-        if not any(under(name, part) for name in shadow.names):
-            raise UserError(f"ema_start_share_of.{part}: no parameter of that part is trained; leave it out")
     model.add_module(EMA, shadow)
     optimizer.register_step_post_hook(lambda *_: shadow.update(model))
     return shadow

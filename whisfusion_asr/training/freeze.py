@@ -13,15 +13,15 @@ def under(name: str, prefix: str) -> bool:
     return not prefix or name == prefix or name.startswith(f"{prefix}.")
 
 
-def check_patterns(model: nn.Module, patterns: Sequence[str]) -> None:
+def check_patterns(model: nn.Module, patterns: Sequence[str], option: str = "freeze_param") -> None:
     """Raise UserError for a pattern that is neither a parameter's name nor a prefix of one, with names that exist."""
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
-        if not any(name == pattern or name.startswith(f"{pattern}.") for name in names):
+        if not pattern or not any(under(name, pattern) for name in names):
             depth = pattern.count(".") + 1
             known = list(dict.fromkeys(".".join(name.split(".")[:depth]) for name in names))
             listed = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-            raise UserError(f"freeze_param: {pattern!r} matches no parameter; there are {listed}")
+            raise UserError(f"{option}: {pattern!r} matches no parameter; there are {listed}")
 
 
 def frozen_roots(model: nn.Module) -> list[str]:

@@ -53,6 +53,27 @@ def test_a_second_copy_of_the_layers_has_the_rates_of_the_first():
     assert rule.factor(f"{part}.blocks.0.norm.bias", 3) == pytest.approx(0.81)
 
 
+@pytest.mark.parametrize("lr_of", [{"decoder.blocks.1": 0.1, "ctc": 2}, {"decoder": {"blocks.1": 0.1}, "ctc": 2}])
+def test_a_part_with_a_rate_of_its_own(lr_of):
+    """On top of the layer-wise ones; the others keep theirs."""
+    model = toy()
+    rule = GroupRule(layer_decay=0.5, lr_of=lr_of)
+    got = {name: value[0] for name, value in rates(model, parameter_groups(model, 1.0, 0.0, rule)).items()}
+    assert got["decoder.blocks.1.linear.weight"] == pytest.approx(0.05) and got["ctc.bias"] == 2
+    assert got["decoder.blocks.2.linear.weight"] == got["encoder.input.weight"] == 1
+    assert got["decoder.blocks.0.linear.weight"] == 0.25
+
+
+@pytest.mark.parametrize("part", ["decoder.block", "reader", ""])
+def test_a_rate_of_a_part_that_is_none(part):
+    """Half a name, unknown, empty; a frozen part is no mistake."""
+    model = toy()
+    model["encoder"].requires_grad_(False)
+    parameter_groups(model, 1.0, 0.0, GroupRule(lr_of={"encoder": 0.5}))
+    with pytest.raises(UserError, match=f"optim_conf.lr_of: '{part}' matches no parameter"):
+        parameter_groups(model, 1.0, 0.0, GroupRule(lr_of={part: 0.5}))
+
+
 def test_layer_wise_rates_by_hand():
     """Rate 0.9, three blocks, base 1e-5; as the published table for 18 blocks, made small."""
     model = toy()
@@ -174,6 +195,8 @@ def test_build_optimizer_passes_the_other_keys_on():
         (torch.optim.AdamW, {"muon_lr": 1.0}, "unknown key muon_lr for AdamW"),
         (Muon, {"layer_decay": 1.5}, "layer_decay: expected a rate in"),
         (Muon, {"llrd_head": "top"}, "'top' is unknown; expected lowest or base"),
+        (Muon, {"lr_of": {"decoder.blocks": 0}}, "lr_of.decoder.blocks: 0 is no factor of a rate"),
+        (Muon, {"lr_of": {"decoder": {"head": "slow"}}}, "lr_of.decoder.head: 'slow' is no factor"),
         (Muon, {"layer_decay_from": "middle"}, "'middle' is unknown; expected top or bottom"),
         (Muon, {"decayed": "all"}, "optim_conf.decayed: 'all' is unknown; expected matrices or released"),
     ],

@@ -14,7 +14,7 @@ A phrase that then stands on both sides of the gap was written there because it 
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, takewhile
+from itertools import accumulate, count, starmap, takewhile
 from typing import NamedTuple
 
 import torch
@@ -68,11 +68,12 @@ class GapsOptions:
 
 
 class _Token(NamedTuple):
-    """A token that stands, its probability, and whether it must."""
+    """A token that stands, its probability, whether it must, and whether a look has agreed with it."""
 
     id: int
     sure: float
     fixed: bool = False
+    read: bool = False
 
 
 @dataclass(eq=False)
@@ -175,7 +176,7 @@ def _parts(start: Start, spec: CanvasSpec) -> list[_Part]:
     """The canvas as known tokens and gaps. A run of masks, however long, is one gap."""
     parts = [_Part()]
     columns = (start.tokens, start.confidence, start.fixed)
-    for token in map(_Token._make, zip(*(column[spec.prefix :].tolist() for column in columns), strict=True)):
+    for token in starmap(_Token, zip(*(column[spec.prefix :].tolist() for column in columns), strict=True)):
         if token.id == spec.eos_id:
             break
         if token.id == spec.mask_id:
@@ -211,7 +212,8 @@ def _wrong(text: Sequence[_Token], foretold: Foretold, first: int, margin: float
 
 def _mended(text: Sequence[_Token], wrong: Mapping[int, _Token], spec: CanvasSpec) -> list[_Part]:
     """The text with each wrong token replaced, and a gap behind the new one, in the place of the rest of its word and
-    of wrong ones that follow.
+    of wrong ones that follow. Those that an earlier look agreed with stay, once: they were heard, something before them
+    was not.
 
     A token that is to make way for its right neighbour is left out. Only the first wrong one may end the text: what was
     foretold from a wrong beginning is not to be relied on so far.
@@ -224,15 +226,20 @@ def _mended(text: Sequence[_Token], wrong: Mapping[int, _Token], spec: CanvasSpe
             parts[-1].end = new.sure
             break
         if new is None or ends:
-            _put(parts, text[place])
+            _put(parts, text[place] if ends else text[place]._replace(read=True))
         elif place + 1 < len(text) and new.id == text[place + 1].id:
             place += 1
             _put(parts, text[place])
         else:
             _put(parts, new)
             parts[-1].open = True
-            while place + 1 in wrong or _goes_on(text, place + 1, spec):
-                place += 1
+            behind = next(end for end in count(place + 1) if end not in wrong and not _goes_on(text, end, spec))
+            stays = False
+            for token, doubted in ((text[at], at in wrong) for at in range(place, min(behind, len(text)))):
+                stays = token.read if doubted else stays
+                if stays:
+                    _put(parts, token._replace(read=False))
+            place = behind - 1
         place += 1
     return parts
 

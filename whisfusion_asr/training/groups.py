@@ -1,15 +1,18 @@
 """Parameter groups: layer-wise learning rates of the decoder, no decay for vectors and embeddings, Muon's matrices."""
 
 import inspect
+import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from whisfusion_asr.config import flat
 from whisfusion_asr.errors import UserError
+from whisfusion_asr.training.freeze import check_patterns, under
 from whisfusion_asr.training.muon import Muon
 
 DECODER_BLOCK = re.compile(r"^decoder\.(?:causal_layers\.)?blocks\.(\d+)\.")
@@ -29,6 +32,7 @@ class GroupRule:
     layer_decay_from: "top" as above (released code, the paper's Appendix B), or "bottom" the other way round, as the
         paper's body words it: block i at r^i, the embedding at the full rate.
     llrd_head: "lowest" gives the output head and the last norm r^n (as published), "base" the full rate.
+    lr_of: factors of the rate for parts by their names, as {decoder.causal_layers: 0.3}, on top of layer_decay.
     decayed: "matrices" (no weight decay for vectors and embeddings), or "released": as the released stage-2 code, whose
         test of names lets the embedding and the last norm decay too.
     muon_lr: rate of Muon's matrices, 6 lr if absent.
@@ -38,6 +42,7 @@ class GroupRule:
     layer_decay: float = 1.0
     layer_decay_from: str = "top"
     llrd_head: str = "lowest"
+    lr_of: Mapping[str, Any] = field(default_factory=dict)
     decayed: str = "matrices"
     muon_lr: float | None = None
     muon_weight_decay: float = 0.0
@@ -50,9 +55,16 @@ class GroupRule:
         for key, values in known.items():
             if getattr(self, key) not in values:
                 raise UserError(f"optim_conf.{key}: {getattr(self, key)!r} is unknown; expected {' or '.join(values)}")
+        for part, factor in flat(dict(self.lr_of)).items():
+            if not isinstance(factor, int | float) or not factor > 0:
+                raise UserError(f"optim_conf.lr_of.{part}: {factor!r} is no factor of a rate; give one above 0")
 
     def factor(self, name: str, blocks: int) -> float:
         """Share of the learning rate for the parameter `name` of a decoder with `blocks` blocks."""
+        own = math.prod(factor for part, factor in flat(dict(self.lr_of)).items() if under(name, part))
+        return own * self._by_layer(name, blocks)
+
+    def _by_layer(self, name: str, blocks: int) -> float:
         from_top = self.layer_decay_from == "top"
         if match := DECODER_BLOCK.match(name):
             index = int(match.group(1))
@@ -80,10 +92,11 @@ def parameter_groups(
 
     Each has `params`, `lr`, `weight_decay`, with muon also `muon`. The first has the full rate, and their order
     depends on the configuration only, so that a saved optimiser finds its groups again.
-    Raises UserError when nothing is trainable.
+    Raises UserError when nothing is trainable, or a part with a rate of its own is none of the model's.
     """
     undecayed = undecayed_names(model)
     spared = undecayed - (RELEASED_DECAYED if rule.decayed == "released" else set())
+    check_patterns(model, list(flat(dict(rule.lr_of))), "optim_conf.lr_of")
     indices = [int(match.group(1)) for name, _ in model.named_parameters() if (match := DECODER_BLOCK.match(name))]
     blocks = max(indices, default=-1) + 1
     muon_lr = rule.muon_lr if rule.muon_lr is not None else MUON_RATIO * lr
@@ -108,7 +121,7 @@ def build_optimizer(optim_class: type, conf: Mapping[str, Any], model: nn.Module
 
     Raises UserError for a key that neither knows.
     """
-    own = {field.name for field in fields(GroupRule)}
+    own = {item.name for item in fields(GroupRule)}
     if optim_class is not Muon:
         own = {name for name in own if not name.startswith("muon")}
     accepted = inspect.signature(optim_class).parameters

@@ -172,6 +172,19 @@ def test_the_rest_of_a_wrong_word_goes_with_it():
     assert found.candidates[0].tokens == [3, 4]
 
 
+@pytest.mark.parametrize(
+    ("text", "draft", "second", "third"),
+    [([3, 4, 5, 6, 7], [3, 1, 6, 7], [3, 4, 5, None, 6, 7], None),
+     ([3, 4, 5, 6], [3, 1, 7], [3, 4, 5, None, 7], [3, 4, 5, 6, None])],
+)
+def test_what_an_earlier_look_agreed_with_stays_once(text, draft, second, third):
+    """A wrong 1 stands for 4 and 5. A 6 behind it is right, and the second look misses the 5 only; a 7 is wrong."""
+    found, both, _ = looked(certain([0] * 9, VOCAB), reciting(text, {1: draft[2]}), 9, draft_of(draft), gamma=100.0)
+    gaps = [sum(([token] if token else [PLAIN.mask_id] * 3 for token in row), []) for row in (second, third) if row]
+    assert [row[0].tolist() for row in both.seen[1:]] == [row + [END] * (9 - len(row)) for row in gaps]
+    assert found.candidates[0].tokens == text and found.passes == 3 + 2 * len(gaps)
+
+
 def test_a_margin_keeps_what_is_nearly_as_probable():
     """Of the second slot: 0.5 for another token, 0.25 for the one that stands, log 2 nats between them."""
     logits = torch.full((1, 5, VOCAB), -30.0)

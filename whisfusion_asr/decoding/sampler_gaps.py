@@ -8,13 +8,14 @@ all gaps are written at once. An empty canvas is a single gap. The network must 
 Slots beside each other that say the same are not taken in one pass: in parallel they know nothing of each other.
 
 With `looks` the network, under a causal mask, then reads what stands there: all of it in one pass, as speculative
-decoding (arXiv 2211.17192) verifies a draft. Where it would have gone on differently it does, and opens a gap behind.
+decoding (arXiv 2211.17192) verifies a draft. Where it would have gone on differently it does, and opens a gap behind;
+a word that it had agreed with before stays behind the gap, since what it then misses there is another word before it.
 A phrase that then stands on both sides of the gap was written there because it had been misheard behind it.
 """
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, count, starmap, takewhile
+from itertools import accumulate, starmap, takewhile
 from typing import NamedTuple
 
 import torch
@@ -134,7 +135,8 @@ def gaps_fill(start: Start, spec: CanvasSpec, options: GapsOptions) -> Fill:
         foretold = yield Look(canvas[:size], spec.prefix + confirmed, size, sure[:size])
         looks, progress.passes = looks + 1, progress.passes + 1
         wrong = _wrong(text, foretold, confirmed, options.margin)
-        parts = _mended(_judged(text, foretold, confirmed), wrong, spec)
+        room = len(text) + len(wrong) <= len(start.tokens) - spec.prefix
+        parts = _mended(_judged(text, foretold, confirmed), wrong, spec, room)
         if not wrong:
             if open_end:
                 parts[-1].end = float(foretold.shown[-1]) if last > len(text) else 0.0
@@ -210,10 +212,10 @@ def _wrong(text: Sequence[_Token], foretold: Foretold, first: int, margin: float
     }
 
 
-def _mended(text: Sequence[_Token], wrong: Mapping[int, _Token], spec: CanvasSpec) -> list[_Part]:
+def _mended(text: Sequence[_Token], wrong: Mapping[int, _Token], spec: CanvasSpec, room: bool) -> list[_Part]:
     """The text with each wrong token replaced, and a gap behind the new one, in the place of the rest of its word and
-    of wrong ones that follow. Those that an earlier look agreed with stay, once: they were heard, something before them
-    was not.
+    of wrong ones that follow. Those that an earlier look agreed with stay, once and if there is room for all: they had
+    been heard, and what was not is something before them.
 
     A token that is to make way for its right neighbour is left out. Only the first wrong one may end the text: what was
     foretold from a wrong beginning is not to be relied on so far.
@@ -233,13 +235,13 @@ def _mended(text: Sequence[_Token], wrong: Mapping[int, _Token], spec: CanvasSpe
         else:
             _put(parts, new)
             parts[-1].open = True
-            behind = next(end for end in count(place + 1) if end not in wrong and not _goes_on(text, end, spec))
-            stays = False
-            for token, doubted in ((text[at], at in wrong) for at in range(place, min(behind, len(text)))):
-                stays = token.read if doubted else stays
+            first, stays = place, False
+            while place + 1 in wrong or _goes_on(text, place + 1, spec):
+                place += 1
+            for at, token in enumerate(text[first : place + 1], first):
+                stays = room and token.read if at in wrong else stays
                 if stays:
                     _put(parts, token._replace(read=False))
-            place = behind - 1
         place += 1
     return parts
 

@@ -161,7 +161,7 @@ def test_the_control_decodes_another_utterance(place):
 
 def test_the_budget_is_one_word_on_the_command_line():
     file = str(Path(__file__).parents[2] / "conf/decode_gaps.yaml")
-    for words, looks in (([], 2), (["budget=fast"], 1), (["budget=accurate"], None)):
+    for words, looks in (([], 3), (["budget=fast"], 1), (["budget=accurate"], None)):
         assert read_settings(file, words)[0].options.looks == looks
     assert read_settings(file, ["sampler=pbeb"])[0].sampler == "pbeb"
 

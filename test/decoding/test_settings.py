@@ -39,7 +39,7 @@ def test_whole_numbers_are_numbers_and_lists_are_ratios():
 
 
 @pytest.mark.parametrize(("conf", "draft", "gamma", "looks"), [
-    ({"budget": "accurate"}, 0.01, 100, None), ({"budget": "balanced"}, 0.01, 100, 2),
+    ({"budget": "accurate"}, 0.01, 100, None), ({"budget": "balanced"}, 0.01, 100, 3),
     ({"budget": "fast"}, 0.01, 100, 1),
     ({"budget": "fast", "sampler_conf": {"gamma": 0.3}}, 0.01, 0.3, 1), ({}, 0.0, 0.5, 0),
     ({"budget": "fast", "engine_conf": {"draft": 0.7}, "sampler_conf": {"looks": None}}, 0.7, 100, None),

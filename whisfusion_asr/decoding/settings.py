@@ -35,7 +35,7 @@ class Budget:
         return {"gamma": self.gamma, "looks": self.looks, "margin": self.margin}
 
 
-BUDGETS = {"accurate": Budget(None), "balanced": Budget(2), "fast": Budget(1)}
+BUDGETS = {"accurate": Budget(None), "balanced": Budget(3), "fast": Budget(1)}
 
 
 def usual_conf(config: Mapping[str, Any], drafted: bool) -> dict[str, Any]:

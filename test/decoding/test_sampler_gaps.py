@@ -57,13 +57,14 @@ texts = st.permutations(range(3, VOCAB)).flatmap(lambda order: st.integers(0, le
 def test_what_the_network_knows_is_restored(text, known, ahead, gamma, spec, spare):
     """Any part of the text may be known; each pass shows `ahead` masks in each open gap and nothing else is hidden."""
     known = known[: len(text)]
+    sizes = [len(gap) for gap in "".join("k" if here else "m" for here in known).split("k") if gap]
+    if not text or known[-1]:
+        sizes.append(0)  # the end gap lacks nothing
+    spare = max(spare, len(sizes))  # each gap needs a slot to be found complete
     predict = FakePredict(knowing(text, spec))
     start = start_canvas(len(text) + spare + spec.prefix, spec, kept(text, known))
     (found,) = decode(predict, [Job("utt", start)], spec, Sampler.of("gaps", {"ahead": ahead, "gamma": gamma}))
     assert found.candidates[0].tokens == text and found.unread == [0] and found.rows == found.passes
-    sizes = [len(gap) for gap in "".join("k" if here else "m" for here in known).split("k") if gap]
-    if not text or known[-1]:
-        sizes.append(0)  # the end gap lacks nothing
     if spare > ahead * (len(sizes) + 1):
         passes = {0.0: max(sizes) + 1, INFINITE: math.ceil((max(sizes) + 1) / ahead)}
         assert found.flags == [] and found.passes == passes.get(gamma, found.passes)
